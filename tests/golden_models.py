@@ -1,0 +1,74 @@
+"""From a golden fixture's own config to the model that must reproduce it."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+import vix_flax as vix
+from vix_flax.layers import NormPatchEmbed, PatchEmbed
+
+SHELL = (
+    "image_size patch_size channels num_classes dim depth heads dim_head mlp_dim pool "
+    "num_landmarks k one_kv_head share_kv"
+).split()
+CORE = {
+    "nb_features": "nb_features",
+    "pinv_iterations": "pinv_iterations",
+    "residual_conv_kernel": "residual_conv_kernel",
+    "kernel_eps": "kernel_epsilon",
+}
+NANO = {
+    "nanovit": vix.NanoViT,
+    "nanovit_linear": vix.NanoViTLinear,
+    "nanovit_linear_conv": vix.NanoViTLinearConv,
+}
+EMBEDS = {"linear": PatchEmbed, "LN+linear+LN": NormPatchEmbed}
+
+
+def model_class(variant: str):
+    """Our class for a fixture's variant, or None if we have no such model."""
+    if variant in NANO:
+        return NANO[variant]
+    name = variant.removesuffix("_pkg")
+    return getattr(vix, name, None) if isinstance(getattr(vix, name, None), type) else None
+
+
+def build(config: dict, **overrides):
+    """The model of a fixture's config; `reference=True` unless overridden."""
+    effective, variant = config["effective"], config["variant"]
+    cls = model_class(variant)
+    if cls is vix.FNet2D:
+        dim = effective.get("dim", effective.get("final_dim"))
+        sizes = {name: effective[name] for name in ("num_classes", "depth", "mlp_dim")}
+        return cls(dim=dim, **sizes)
+    if issubclass(cls, vix.MLPMixer):
+        names = ("channels", "patch_size", "dim", "depth", "num_classes", "expansion_factor")
+        fields = {name: _plain(effective[name]) for name in names}
+        size = _plain(effective.get("input_image_size", effective["image_size"]))
+        return cls(image_size=size, **fields)
+
+    known = vix.models.ViX.__dataclass_fields__.keys() | cls.__dataclass_fields__.keys()
+    fields = {n: _plain(effective[n]) for n in SHELL if effective.get(n) is not None and n in known}
+    fields |= {"reference": True}
+    if effective["embedding"] in EMBEDS:
+        fields["embed"] = EMBEDS[effective["embedding"]]
+    core = {ours: effective[theirs] for theirs, ours in CORE.items() if theirs in effective}
+    options = {**core, **overrides.pop("attention_options", {})}
+    return cls(**{**fields, **overrides, "attention_options": options})
+
+
+def load(path: Path) -> tuple[dict, dict]:
+    """(arrays, config) of a fixture."""
+    with np.load(path) as file:
+        arrays = {name: file[name] for name in file.files if name != "config"}
+        return arrays, json.loads(str(file["config"]))
+
+
+def weights(arrays: dict) -> dict:
+    """The torch state dict in a fixture."""
+    return {name[2:]: value for name, value in arrays.items() if name.startswith("w/")}
+
+
+def _plain(value):
+    return tuple(value) if isinstance(value, list) else value

@@ -1,0 +1,66 @@
+"""vix_flax: every efficient attention × every vision backbone, in JAX and Flax linen.
+
+>>> import jax, vix_flax as vix
+>>> model = vix.create_model("vin", image_size=8, num_landmarks=16)
+>>> img = jax.numpy.zeros((1, 8, 8, 3))
+>>> variables = model.init(jax.random.key(0), img)
+>>> model.apply(variables, img).shape
+(1, 10)
+"""
+
+# Models by the papers' names, and by preset.
+from vix_flax import attention, convert, mixers, models
+
+# Attention cores, for any backbone and for your own.
+from vix_flax.attention import (
+    Chunked,
+    Linear,
+    Linformer,
+    Nystrom,
+    Performer,
+    Softmax,
+    redraw_features,
+)
+
+# Looking at a model.
+from vix_flax.inspect import count_params, summarize
+from vix_flax.models import FNet2D, ViX
+from vix_flax.presets import create_model, list_models
+from vix_flax.zoo import (
+    FNet,
+    HybridFNet,
+    HybridMLPMixer,
+    HybridViL,
+    HybridViLRoPE,
+    HybridViN,
+    HybridViNRoPE,
+    HybridViP,
+    HybridViPRoPE,
+    HybridViT,
+    HybridViTRoPE,
+    ImageNetHybridViN,
+    MLPMixer,
+    NanoViT,
+    NanoViTLinear,
+    NanoViTLinearConv,
+    ViL,
+    ViLRoPE,
+    ViMEA,
+    ViN,
+    ViNRoPE,
+    ViP,
+    ViPRoPE,
+    ViT,
+    ViTRoPE,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Chunked", "FNet", "FNet2D", "HybridFNet", "HybridMLPMixer", "HybridViL", "HybridViLRoPE",
+    "HybridViN", "HybridViNRoPE", "HybridViP", "HybridViPRoPE", "HybridViT", "HybridViTRoPE",
+    "ImageNetHybridViN", "Linear", "Linformer", "MLPMixer", "NanoViT", "NanoViTLinear",
+    "NanoViTLinearConv", "Nystrom", "Performer", "Softmax", "ViL", "ViLRoPE", "ViMEA", "ViN",
+    "ViNRoPE", "ViP", "ViPRoPE", "ViT", "ViTRoPE", "ViX", "attention", "convert", "count_params",
+    "create_model", "list_models", "mixers", "models", "redraw_features", "summarize",
+]  # fmt: skip

@@ -1,0 +1,57 @@
+"""Linformer: keys and values are projected along the tokens to k rows before softmax attention.
+
+Wang et al. 2020, arXiv:2006.04768. Cost O((n + m)·k·d); the token count is fixed at `init`.
+q (b, n, h, d), k (b, m, h, d), v (b, m, h, e) -> (b, n, h, e)
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+from flax import linen as nn
+
+from vix_flax.layers.dense import fan_in_uniform
+
+
+class Linformer(nn.Module):
+    """softmax(q (Eᵀk)ᵀ/√d) (Fᵀv), E and F `(m, k)` learned; `share_kv` uses E for both.
+
+    `attention_dropout` acts on the weights. With one key/value head, heads are folded into the queries,
+    so that nothing is copied for each head.
+    """
+
+    k: int = 64
+    share_kv: bool = True
+    attention_dropout: float = 0.0
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(
+        self, q: jax.Array, k: jax.Array, v: jax.Array, *, train: bool = False
+    ) -> jax.Array:
+        if self.k < 1:
+            raise ValueError(f"k={self.k}: Linformer projects the tokens to at least 1 row")
+        h, d, m = *q.shape[2:], k.shape[1]
+        project_keys = self._projection("proj_k", m)
+        project_values = project_keys if self.share_kv else self._projection("proj_v", m)
+        k = jnp.einsum("bmhd,mk->bkhd", k, project_keys.astype(k.dtype))
+        v = jnp.einsum("bmhe,mk->bkhe", v, project_values.astype(v.dtype))
+
+        one_head = k.shape[2] == 1
+        if one_head:
+            q = rearrange(q, "b n h d -> b (n h) 1 d")
+        scores = jnp.einsum("bnhd,bkhd->bhnk", q * d**-0.5, k, preferred_element_type=jnp.float32)
+        weights = nn.Dropout(self.attention_dropout)(nn.softmax(scores), deterministic=not train)
+        out = jnp.einsum("bhnk,bkhe->bnhe", weights.astype(v.dtype), v)
+        return rearrange(out, "b (n h) 1 e -> b n h e", h=h) if one_head else out
+
+    def _projection(self, name, tokens):
+        if self.has_variable("params", name):
+            known = self.get_variable("params", name).shape[0]
+            if known != tokens:
+                raise ValueError(
+                    f"Linformer was initialised for {known} tokens and got {tokens}: its projection "
+                    "along the tokens has a fixed length"
+                )
+        return self.param(name, fan_in_uniform(self.k), (tokens, self.k))

@@ -1,0 +1,153 @@
+"""Nyström attention: all tokens meet each other through a few averaged tokens, the landmarks.
+
+Xiong et al. 2021, arXiv:2102.03902. Cost O((n + m)·l·d + l³) for l landmarks.
+q (b, n, h, d), k (b, m, h, d), v (b, m, h, e) -> (b, n, h, e)
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from vix_flax.attention.softmax import attention_weights
+from vix_flax.layers.dense import fan_in_uniform
+
+# Images differ from their batch mates by less than a bfloat16 matrix product would make them.
+PRECISE = jax.lax.Precision.HIGHEST
+
+
+class Nystrom(nn.Module):
+    """softmax(q k̃ᵀ) · pinv(softmax(q̃ k̃ᵀ)) · softmax(q̃ kᵀ) v, plus a convolution of v along the tokens.
+
+    Landmarks q̃, k̃ are the means of `num_landmarks` consecutive segments of near-equal length
+    (as many landmarks as tokens, where there are fewer tokens).
+
+    Two published quirks are off by default. `zero_pad` puts zeros in front until the token count is
+    a multiple of the landmarks; they take part in the softmax and in the means. `reference=True`
+    implies it and also scales the pseudo-inverse's start by maxima over the whole batch, so that an
+    image's result depends on its batch mates.
+    """
+
+    num_landmarks: int = 64
+    pinv_iterations: int = 6
+    residual_conv_kernel: int = 33  # taps, odd; 0 leaves the convolution out
+    zero_pad: bool = False
+    reference: bool = False
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(
+        self, q: jax.Array, k: jax.Array, v: jax.Array, *, train: bool = False
+    ) -> jax.Array:
+        self._check()
+        n, h, d = q.shape[1:]
+        taps = self.residual_conv_kernel
+        if taps:
+            # (taps, h): one filter a head, shared by its channels, as torch's default draws it.
+            kernel = self.param("residual_conv", fan_in_uniform(taps), (taps, h))
+        k, v = (jnp.broadcast_to(x, (*x.shape[:2], h, x.shape[-1])) for x in (k, v))
+        q = q * d**-0.5
+
+        landmarks = self.num_landmarks
+        if self.zero_pad or self.reference:
+            q, k, v = (_pad_front(x, landmarks) for x in (q, k, v))
+        else:
+            landmarks = min(landmarks, q.shape[1], k.shape[1])
+        q_land, k_land = segment_means(q, landmarks), segment_means(k, landmarks)
+
+        to_landmarks = attention_weights(q, k_land)
+        between = attention_weights(q_land, k_land)
+        from_tokens = attention_weights(q_land, k)
+        inverse = pseudo_inverse(between, self.pinv_iterations, per_matrix=not self.reference)
+        # A1 (Z (A3 v)): never an n × l product with Z.
+        summary = jnp.einsum("bhlm,bmhe->bhle", from_tokens.astype(v.dtype), v)
+        summary = jnp.matmul(inverse, summary.astype(jnp.float32), precision=PRECISE)
+        out = jnp.einsum("bhnl,bhle->bnhe", to_landmarks.astype(v.dtype), summary.astype(v.dtype))
+        if taps and v.shape[1] == q.shape[1]:
+            out = out + convolve_tokens(v, kernel.astype(v.dtype))
+        elif taps:
+            raise ValueError(
+                f"residual_conv_kernel={taps} needs as many keys as queries; got {v.shape[1]} and "
+                f"{q.shape[1]}: use residual_conv_kernel=0"
+            )
+        return out[:, -n:]
+
+    def _check(self):
+        if self.num_landmarks < 1:
+            raise ValueError(f"num_landmarks={self.num_landmarks}: at least 1 landmark is needed")
+        if self.pinv_iterations < 1:
+            raise ValueError(f"pinv_iterations={self.pinv_iterations}: at least 1 is needed")
+        taps = self.residual_conv_kernel
+        if taps < 0 or (taps and taps % 2 == 0):
+            raise ValueError(
+                f"residual_conv_kernel={taps}: an odd number of taps, or 0 for no convolution"
+            )
+
+
+def segment_means(x: jax.Array, segments: int) -> jax.Array:
+    """Means of consecutive segments, `(b, n, h, d) -> (b, segments, h, d)`, in float32, x's dtype.
+
+    The first n mod `segments` of them are one token longer than the others.
+    """
+    b, n, h, d = x.shape
+    short, longer = divmod(n, segments)
+    cut = longer * (short + 1)
+
+    def means(part, count):
+        return part.reshape(b, count, -1, h, d).mean(axis=2, dtype=jnp.float32)
+
+    head = [means(x[:, :cut], longer)] if longer else []
+    return jnp.concatenate([*head, means(x[:, cut:], segments - longer)], axis=1).astype(x.dtype)
+
+
+def pseudo_inverse(x: jax.Array, iterations: int, per_matrix: bool = True) -> jax.Array:
+    """The Moore–Penrose inverse of float32 matrices `(b, h, l, l)` by Newton–Schulz steps.
+
+    Razavi et al. 2014: z ← ¼ z (13 − xz (15 − xz (7 − xz))), from xᵀ over the product of its
+    largest absolute row and column sums. Those are each matrix's own, or with
+    `per_matrix=False` (published) the largest of all batch and heads.
+    """
+    axes = (-1,) if per_matrix else None
+    rows = jnp.abs(x).sum(axis=-1).max(axis=axes, keepdims=True)
+    columns = jnp.abs(x).sum(axis=-2).max(axis=axes, keepdims=True)
+    identity = jnp.eye(x.shape[-1], dtype=x.dtype)
+    z = x.swapaxes(-1, -2) / (rows * columns)[..., None]
+    for _ in range(iterations):
+        y = jnp.matmul(x, z, precision=PRECISE)
+        inner = 15 * identity - jnp.matmul(y, 7 * identity - y, precision=PRECISE)
+        z = 0.25 * jnp.matmul(
+            z, 13 * identity - jnp.matmul(y, inner, precision=PRECISE), precision=PRECISE
+        )
+    return z
+
+
+def convolve_tokens(v: jax.Array, kernel: jax.Array, block: int = 128) -> jax.Array:
+    """Correlates v `(b, n, h, e)` along the tokens with each head's filter `(taps, h)`, zeros around.
+
+    As a product of blocks of tokens (with a halo) and one banded Toeplitz matrix a head: XLA's
+    grouped convolution is 30 times slower on a CPU, and this is a plain matrix product anywhere.
+    """
+    b, n, h, e = v.shape
+    taps = kernel.shape[0]
+    block = min(block, n)
+    count = -(-n // block)
+    window = block + taps - 1
+    band = _toeplitz(kernel.T, block, window)
+
+    padded = jnp.pad(v, ((0, 0), (taps // 2, count * block - n + taps // 2), (0, 0), (0, 0)))
+    windows = jnp.stack([padded[:, i * block : i * block + window] for i in range(count)], axis=1)
+    out = jnp.einsum("hij,bcjhe->bcihe", band, windows)
+    return out.reshape(b, count * block, h, e)[:, :n]
+
+
+def _toeplitz(filters, rows, columns):
+    """(h, taps) -> (h, rows, columns) with filter t at [i, i + t]: a tiled row, one longer than a
+    column of the result, slips by one place a line."""
+    h, taps = filters.shape
+    line = jnp.pad(filters, ((0, 0), (0, columns + 1 - taps)))
+    return jnp.tile(line, (1, rows))[:, : rows * columns].reshape(h, rows, columns)
+
+
+def _pad_front(x, multiple):
+    return jnp.pad(x, ((0, 0), (-x.shape[1] % multiple, 0), (0, 0), (0, 0)))

@@ -1,0 +1,83 @@
+"""Performer (FAVOR+): softmax attention by random positive features, never forming n × m scores.
+
+Choromanski et al. 2020, arXiv:2009.14794. Cost O((n + m)·r·(d + e)) for r features.
+q (b, n, h, d), k (b, m, h, d), v (b, m, h, e) -> (b, n, h, e)
+"""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from vix_flax.attention.linear import kernel_attention
+
+
+class Performer(nn.Module):
+    """φ(u) = r^-½ [exp(d^-¼ W u − |u|²/(2√d) − c) + ε], with c a maximum that keeps exp in range.
+
+    The directions W `(r, d)` are drawn once, at `init`, from the `features` stream (from `params`
+    where there is none) into the collection `features`: not trained, saved with checkpoints,
+    redrawn only by `redraw_features`.
+
+    By default c is taken per (image, head) and has no gradient. `reference=True` takes the keys'
+    maximum over the whole batch and differentiates through it, as published: an image's result
+    then depends on its batch mates.
+    """
+
+    nb_features: int | None = None  # None: int(d ln d)
+    kernel_epsilon: float = 1e-4
+    reference: bool = False
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(
+        self, q: jax.Array, k: jax.Array, v: jax.Array, *, train: bool = False
+    ) -> jax.Array:
+        d = q.shape[-1]
+        r = int(d * math.log(d)) if self.nb_features is None else self.nb_features
+        if r < 1:
+            raise ValueError(f"nb_features={r} for head width {d}: at least 1 feature is needed")
+        directions = self.variable(
+            "features", "projection", lambda: orthogonal_features(self.make_rng("features"), r, d)
+        ).value
+        key_axes = (0, 1, 2, 3) if self.reference else (1, 3)
+        q = self._features(q, directions, (3,))
+        k = self._features(k, directions, key_axes)
+        return kernel_attention(q, k, v)
+
+    def _features(self, u, directions, stabiliser_axes):
+        """u (b, n, h, d) -> positive features (b, n, h, r), float32."""
+        r, d = directions.shape
+        # The scale d^-¼ goes into the small matrix, and exp is formed once.
+        projected = u.reshape(-1, d) @ (directions.T * d**-0.25).astype(u.dtype)
+        projected = projected.astype(jnp.float32).reshape(*u.shape[:-1], r)
+        stabiliser = projected.max(axis=stabiliser_axes, keepdims=True)
+        if not self.reference:
+            stabiliser = jax.lax.stop_gradient(stabiliser)
+        norm = jnp.square(u.astype(jnp.float32)).sum(axis=-1, keepdims=True) * (0.5 * d**-0.5)
+        return r**-0.5 * (jnp.exp(projected - (norm + stabiliser)) + self.kernel_epsilon)
+
+
+def orthogonal_features(key: jax.Array, r: int, d: int) -> jax.Array:
+    """r random directions `(r, d)` float32: orthogonal in blocks of d, as long as Gaussian ones."""
+    direction_key, length_key = jax.random.split(key)
+    blocks = jax.random.normal(direction_key, (-(-r // d), d, d))
+    directions = jnp.linalg.qr(blocks)[0].swapaxes(1, 2).reshape(-1, d)[:r]
+    lengths = jnp.linalg.norm(jax.random.normal(length_key, (r, d)), axis=1, keepdims=True)
+    return directions * lengths
+
+
+def redraw_features(variables: dict, key: jax.Array) -> dict:
+    """The same variables with every layer's Performer features drawn anew from `key`.
+
+    Raises:
+        ValueError: there are no features to redraw.
+    """
+    if "features" not in variables:
+        raise ValueError("these variables hold no 'features': the model has no Performer attention")
+    leaves, structure = jax.tree.flatten(variables["features"])
+    keys = jax.random.split(key, len(leaves))
+    drawn = [orthogonal_features(k, *leaf.shape) for k, leaf in zip(keys, leaves, strict=True)]
+    return {**variables, "features": jax.tree.unflatten(structure, drawn)}

@@ -1,0 +1,69 @@
+"""Exact scaled dot-product attention: every query weighs every key.
+
+Vaswani et al. 2017, arXiv:1706.03762. Cost O(n·m·d) time.
+q (b, n, h, d), k (b, m, h, d), v (b, m, h, e) -> (b, n, h, e)
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+# Scores larger than this are formed a few images at a time: on a CPU, writing them all out and
+# reading them back costs more than recomputing them in the backward pass.
+SCORE_BYTES = {"cpu": 2**24}
+SCORE_BYTES_ELSEWHERE = 2**30
+
+
+class Softmax(nn.Module):
+    """Softmax attention; `scale` multiplies the scores (None: 1/√d), `attention_dropout` acts on the weights.
+
+    One key/value head serves all query heads if k and v have just one.
+    """
+
+    scale: float | None = None
+    attention_dropout: float = 0.0
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(
+        self, q: jax.Array, k: jax.Array, v: jax.Array, *, train: bool = False
+    ) -> jax.Array:
+        b, n, h, d = q.shape
+        scale = d**-0.5 if self.scale is None else self.scale
+        rate = self.attention_dropout if train else 0.0
+        keys = jax.random.split(self.make_rng("dropout"), b) if rate else jnp.zeros((b,))
+
+        def attend(q, k, v, key):
+            weights = attention_weights(q * scale, k)
+            if rate:
+                keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, weights.shape[1:]))
+                weights = jnp.where(keep(key), weights / (1 - rate), 0)
+            weights = weights.astype(v.dtype)
+            if v.shape[2] == 1:
+                return jnp.einsum("bhnm,bme->bnhe", weights, v[:, :, 0])
+            return jnp.einsum("bhnm,bmhe->bnhe", weights, v)
+
+        group = _images_at_once(b, h * n * k.shape[1] * 4)
+        if group == b:
+            return attend(q, k, v, keys)
+        grouped = [x.reshape(b // group, group, *x.shape[1:]) for x in (q, k, v, keys)]
+        out = jax.lax.map(lambda x: jax.checkpoint(attend)(*x), tuple(grouped))
+        return out.reshape(b, *out.shape[2:])
+
+
+def attention_weights(q: jax.Array, k: jax.Array) -> jax.Array:
+    """softmax(q kᵀ) in float32: q (b, n, h, d) already scaled, k (b, m, h or 1, d) -> (b, h, n, m)."""
+    if k.shape[2] == 1:
+        scores = jnp.einsum("bnhd,bmd->bhnm", q, k[:, :, 0], preferred_element_type=jnp.float32)
+    else:
+        scores = jnp.einsum("bnhd,bmhd->bhnm", q, k, preferred_element_type=jnp.float32)
+    return nn.softmax(scores, axis=-1)
+
+
+def _images_at_once(batch: int, bytes_per_image: int) -> int:
+    """The largest divisor of the batch whose scores stay within the budget (at least 1)."""
+    budget = SCORE_BYTES.get(jax.default_backend(), SCORE_BYTES_ELSEWHERE)
+    most = max(1, min(batch, budget // bytes_per_image))
+    return next(group for group in range(most, 0, -1) if batch % group == 0)

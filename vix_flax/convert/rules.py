@@ -1,0 +1,115 @@
+"""Where each published state dict keeps what a model needs: one rename table a family.
+
+A table maps a pattern over our module paths to the torch modules that hold the same thing. Several
+alternatives are separated by `|`: the first whose names all exist is taken. Several modules joined
+by `+` are concatenated along their outputs (queries, keys and values in one matrix).
+"""
+
+from flax import linen as nn
+
+from vix_flax.models import FNet2D
+from vix_flax.zoo import FNet, HybridMLPMixer, ImageNetHybridViN, MLPMixer, NanoViT
+
+Table = dict[str, str]
+
+VIX: Table = {
+    r"(cls_token|pos_embedding)": r"\1",
+    r"embedding/norm_in": "to_patch_embedding.1",
+    r"embedding/dense": "to_patch_embedding.2|to_patch_embedding.1",
+    r"embedding/norm_out": "to_patch_embedding.3",
+    r"embedding/conv1": "to_patch_embedding.0",
+    r"embedding/conv2": "to_patch_embedding.1",
+    r"embedding/conv3": "to_patch_embedding.2",
+    r"blocks_(\d+)/norm1": r"transformer.layers.\1.0.norm",
+    r"blocks_(\d+)/mixer/to_qkv": (
+        r"transformer.layers.\1.0.fn.to_qkv"
+        r"|transformer.layers.\1.0.fn.to_q+transformer.layers.\1.0.fn.to_k"
+        r"+transformer.layers.\1.0.fn.to_v"
+        r"|transformer.layers.\1.0.fn.to_q+transformer.layers.\1.0.fn.to_kv"
+        r"|transformer.layers.\1.0.fn.to_q+transformer.layers.\1.0.fn.to_k"
+    ),
+    r"blocks_(\d+)/mixer/to_out": (
+        r"transformer.layers.\1.0.fn.to_out.0|transformer.layers.\1.0.fn.to_out"
+    ),
+    r"blocks_(\d+)/mixer/core/(proj_[kv])": r"transformer.layers.\1.0.fn.\2",
+    r"blocks_(\d+)/mixer/core/residual_conv": r"transformer.layers.\1.0.fn.res_conv.weight",
+    r"blocks_(\d+)/mixer/core/projection": (
+        r"transformer.layers.\1.0.fn.fast_attention.projection_matrix"
+    ),
+    r"blocks_(\d+)/norm2": r"transformer.layers.\1.1.norm",
+    r"blocks_(\d+)/mlp/dense1": r"transformer.layers.\1.1.fn.net.0",
+    r"blocks_(\d+)/mlp/dense2": r"transformer.layers.\1.1.fn.net.3",
+    r"head/norm": "mlp_head.0",
+    r"head/dense": "mlp_head.1",
+}
+
+# The pip package's FNet calls its transformer a token mixer.
+FNET: Table = {
+    pattern: f"{names}|{names.replace('transformer.', 'token_mixer.')}"
+    for pattern, names in VIX.items()
+}
+
+IMAGENET: Table = {
+    **VIX,
+    r"embedding/dense": "stem.0",
+    r"embedding/norm_out": "stem.3",
+    r"head/norm": "head.0",
+    r"head/dense": "head.1",
+}
+
+NANO: Table = {
+    r"(cls_token|pos_embedding)": r"\1",
+    r"embedding/dense": "patch_embedding",
+    r"embedding/conv1": "patch_embedding.0",
+    r"embedding/conv2": "patch_embedding.2",
+    r"embedding/conv3": "patch_embedding.4",
+    r"blocks_(\d+)/norm1": r"encoders.\1.norm1",
+    r"blocks_(\d+)/mixer/to_qkv": (
+        r"encoders.\1.attention.q_proj+encoders.\1.attention.k_proj+encoders.\1.attention.v_proj"
+    ),
+    r"blocks_(\d+)/mixer/to_out": (r"encoders.\1.attention.o_proj|encoders.\1.attention.out_proj"),
+    r"blocks_(\d+)/norm2": r"encoders.\1.norm2",
+    r"blocks_(\d+)/mlp/dense1": r"encoders.\1.feed_forward.0",
+    r"blocks_(\d+)/mlp/dense2": r"encoders.\1.feed_forward.3",
+    r"head/norm": "mlp_head.0",
+    r"head/dense": "mlp_head.1",
+}
+
+FNET2D: Table = {
+    r"conv1": "conv.0",
+    r"conv2": "conv.1",
+    r"blocks_(\d+)/norm": r"layers.\1.ff.0",
+    r"blocks_(\d+)/mlp/dense1": r"layers.\1.ff.1.net.0",
+    r"blocks_(\d+)/mlp/dense2": r"layers.\1.ff.1.net.3",
+    r"classifier": "pool.2",
+}
+
+
+def mlp_mixer(model: MLPMixer) -> Table:
+    """MLP-Mixer is one flat `Sequential`, so its names are positions that depend on the depth."""
+    first = 4 if isinstance(model, HybridMLPMixer) else 2
+    table = {
+        r"embedding/dense": "1",
+        **{rf"embedding/conv{i + 1}": f"{i}" for i in range(3)},
+        r"norm": f"{first + model.depth}",
+        r"head/dense": f"{first + model.depth + 2}",
+    }
+    for i in range(model.depth):
+        for half, (norm, mlp) in enumerate([("norm1", "mixer/mlp"), ("norm2", "mlp")]):
+            table[f"blocks_{i}/{norm}"] = f"{first + i}.{half}.norm"
+            table[f"blocks_{i}/{mlp}/dense1"] = f"{first + i}.{half}.fn.0"
+            table[f"blocks_{i}/{mlp}/dense2"] = f"{first + i}.{half}.fn.3"
+    return table
+
+
+def table_for(model: nn.Module) -> Table:
+    """The rename table of the model's family."""
+    if isinstance(model, MLPMixer):
+        return mlp_mixer(model)
+    if isinstance(model, FNet2D):
+        return FNET2D
+    if isinstance(model, NanoViT):
+        return NANO
+    if isinstance(model, FNet):
+        return FNET
+    return IMAGENET if isinstance(model, ImageNetHybridViN) else VIX

@@ -1,0 +1,33 @@
+"""Parts with no opinion: dense layers, norms, embeddings, positions. They import nothing of ours."""
+
+from vix_flax.layers.activation import ACTIVATIONS, activate, gelu
+from vix_flax.layers.build import ModuleDef, build, did_you_mean, field_names
+from vix_flax.layers.conv_stem import ConvStem, ReluConvStem, StridedConvStem
+from vix_flax.layers.dense import Conv, Dense
+from vix_flax.layers.mlp import Mlp
+from vix_flax.layers.norm import LayerNorm
+from vix_flax.layers.patch_embed import GeluPatchEmbed, NormPatchEmbed, PatchEmbed
+from vix_flax.layers.rotary import check_rotary_width, rotary_angles, rotate
+
+__all__ = [
+    "ACTIVATIONS",
+    "Conv",
+    "ConvStem",
+    "Dense",
+    "GeluPatchEmbed",
+    "LayerNorm",
+    "Mlp",
+    "ModuleDef",
+    "NormPatchEmbed",
+    "PatchEmbed",
+    "ReluConvStem",
+    "StridedConvStem",
+    "activate",
+    "build",
+    "check_rotary_width",
+    "did_you_mean",
+    "field_names",
+    "gelu",
+    "rotary_angles",
+    "rotate",
+]

@@ -1,0 +1,50 @@
+"""How a backbone and its parts agree: by the names of their fields."""
+
+import dataclasses
+import difflib
+import functools
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from flax import linen as nn
+
+ModuleDef = Callable[..., nn.Module]  # a Module class, or a `functools.partial` of one
+
+
+def field_names(part: ModuleDef) -> list[str]:
+    """The names of the fields that a user sets on a module class, in order."""
+    cls = part.func if isinstance(part, functools.partial) else part
+    if not dataclasses.is_dataclass(cls):
+        raise ValueError(f"{part!r} is not a flax.linen Module class (or a partial of one)")
+    return [f.name for f in dataclasses.fields(cls) if f.init and f.name not in ("parent", "name")]
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A closing clause for an error: the names near `word`, or all of them if there are few."""
+    known = list(known)
+    close = difflib.get_close_matches(word, known, n=3, cutoff=0.5)
+    if close:
+        return f"; did you mean {' or '.join(map(repr, close))}?"
+    return f"; known: {', '.join(known)}" if len(known) <= 40 else ""
+
+
+def build(part: ModuleDef, owner: nn.Module, **given: Any) -> nn.Module:
+    """`part(**fields)`, each field from `given`, else from `owner`'s attribute of the same name.
+
+    So an attention with a field `num_landmarks` reads it off any backbone that has one, and
+    nothing between the two needs to know. The part has no parent yet: whichever module it is
+    handed to adopts it. A keyword bound in a `partial` wins over the owner.
+
+    Raises:
+        ValueError: `given` names something that is not a field of `part`.
+    """
+    names = field_names(part)
+    for name in given:
+        if name not in names:
+            raise ValueError(
+                f"{getattr(part, '__name__', part)} has no field {name!r}"
+                + did_you_mean(name, names)
+            )
+    bound = part.keywords if isinstance(part, functools.partial) else {}
+    inherited = {n: getattr(owner, n) for n in names if n not in bound and hasattr(owner, n)}
+    return part(**{**inherited, **given}, parent=None)

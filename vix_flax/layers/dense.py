@@ -1,0 +1,74 @@
+"""Dense and convolution layers: PyTorch's default initialisation, and matrix products in two dimensions.
+
+Every published model starts from weights and biases drawn from U(-1/√fan_in, 1/√fan_in). Tokens are
+flattened before the product because XLA then computes the weight gradient as one plain matrix
+product (2.5 times faster on a CPU than contracting batch and token axes together).
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax.linen.dtypes import promote_dtype
+from jax.nn.initializers import Initializer
+
+
+def fan_in_uniform(fan_in: int) -> Initializer:
+    """Initializer U(-1/√fan_in, 1/√fan_in), for weights and biases alike."""
+    bound = fan_in**-0.5
+
+    def init(key, shape, dtype=jnp.float32, out_sharding=None):
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return init
+
+
+class Dense(nn.Module):
+    """Linear map of the last axis, `(..., c) -> (..., features)`, computed in `dtype`."""
+
+    features: int
+    use_bias: bool = True
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        *lead, c = x.shape
+        init = fan_in_uniform(c)
+        kernel = self.param("kernel", init, (c, self.features))
+        bias = self.param("bias", init, (self.features,)) if self.use_bias else None
+        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
+        y = x.reshape(-1, c) @ kernel
+        if bias is not None:
+            y = y + bias
+        return y.reshape(*lead, self.features)
+
+
+class Conv(nn.Module):
+    """Convolution of a map, `(b, h, w, c) -> (b, h', w', features)`, with symmetric zero padding.
+
+    The padding is always explicit: 'SAME' pads (0, 1) where stride 2 meets an even size, and
+    PyTorch's models do not.
+    """
+
+    features: int
+    kernel_size: int
+    stride: int = 1
+    padding: int = 0
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        c, k, p = x.shape[-1], self.kernel_size, self.padding
+        init = fan_in_uniform(c * k * k)
+        kernel = self.param("kernel", init, (k, k, c, self.features))
+        bias = self.param("bias", init, (self.features,))
+        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
+        y = jax.lax.conv_general_dilated(
+            x,
+            kernel,
+            (self.stride, self.stride),
+            ((p, p), (p, p)),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+        return y + bias

@@ -1,0 +1,7 @@
+"""Backbones: each is four verbs (`tokens`, `encode`, `pooled`, `head`) and a `__call__` that chains them."""
+
+from vix_flax.models.block import Block, RenormBlock
+from vix_flax.models.fnet2d import FNet2D
+from vix_flax.models.vix import ViX
+
+__all__ = ["Block", "FNet2D", "RenormBlock", "ViX"]

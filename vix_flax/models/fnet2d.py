@@ -1,0 +1,91 @@
+"""FNet2D: Fourier mixing of whole feature maps, rows, columns and channels at once (arXiv:2107.02239).
+
+(b, H, W, C) -> (b, num_classes), for any image size; no tokens, no positions, no norm before the
+transform: the BatchNorm behind it absorbs its scale.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from vix_flax.layers import Conv, Dense, Mlp
+from vix_flax.mixers import Fourier
+from vix_flax.models.image import check_image
+
+
+class FourierBlock(nn.Module):
+    """x + mlp(batch_norm(Fourier(x))) on a map: `(b, h, w, c) -> (b, h, w, c)`."""
+
+    mlp_dim: int
+    dropout: float = 0.0
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        y = Fourier(name="mixer")(x)
+        norm = nn.BatchNorm(momentum=0.9, epsilon=1e-5, dtype=self.dtype, name="norm")
+        y = norm(y, use_running_average=not train)
+        return x + Mlp(self.mlp_dim, dropout=self.dropout, dtype=self.dtype, name="mlp")(y, train)
+
+
+class FNet2D(nn.Module, kw_only=True):
+    """FNet on maps instead of tokens, arXiv:2105.03824 and arXiv:2107.02239.
+
+    Training needs `mutable=["batch_stats"]`; evaluation uses the running statistics.
+
+    Attributes:
+        num_classes: 0 gives the pooled features `(b, dim)`.
+        dim, depth, mlp_dim: width, number of blocks, hidden units.
+        channels: of the image.
+        dropout: in the MLPs.
+        dtype, remat: as in `ViX`.
+    """
+
+    num_classes: int
+    dim: int
+    depth: int
+    mlp_dim: int
+    channels: int = 3
+    dropout: float = 0.0
+    dtype: Any = None
+    remat: bool = False
+
+    def __post_init__(self):
+        for field in ("dim", "depth", "mlp_dim", "channels"):
+            if not isinstance(getattr(self, field), int) or getattr(self, field) < 1:
+                raise ValueError(f"{field}={getattr(self, field)!r} must be a positive int")
+        super().__post_init__()
+
+    def setup(self):
+        self.conv1 = Conv(self.dim // 2, 3, padding=1, dtype=self.dtype)
+        self.conv2 = Conv(self.dim, 3, padding=1, dtype=self.dtype)
+        block = nn.remat(FourierBlock, static_argnums=(2,)) if self.remat else FourierBlock
+        self.blocks = [block(self.mlp_dim, self.dropout, self.dtype) for _ in range(self.depth)]
+        if self.num_classes:
+            self.classifier = Dense(self.num_classes, dtype=self.dtype)
+
+    def tokens(self, img: jax.Array, *, train: bool = False) -> jax.Array:
+        """`(b, H, W, C) -> (b, H, W, dim)` by two 3 × 3 convolutions."""
+        check_image(img.shape, self.channels)
+        return self.conv2(self.conv1(img))
+
+    def encode(self, tokens: jax.Array, *, train: bool = False) -> jax.Array:
+        """`(b, h, w, dim) -> (b, h, w, dim)`: through all blocks."""
+        for block in self.blocks:
+            tokens = block(tokens, train)
+        return tokens
+
+    def pooled(self, tokens: jax.Array) -> jax.Array:
+        """`(b, h, w, dim) -> (b, dim)`: the mean over the map."""
+        return tokens.mean(axis=(1, 2), dtype=jnp.float32).astype(tokens.dtype)
+
+    def head(self, features: jax.Array) -> jax.Array:
+        """`(b, dim) -> (b, num_classes)` float32."""
+        return self.classifier(features).astype(jnp.float32)
+
+    def __call__(self, img: jax.Array, *, train: bool = False) -> jax.Array:
+        """Logits `(b, num_classes)` float32 of images `(b, H, W, C)`."""
+        features = self.pooled(self.encode(self.tokens(img, train=train), train=train))
+        return self.head(features) if self.num_classes else features

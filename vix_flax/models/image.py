@@ -1,0 +1,50 @@
+"""What a backbone accepts: sizes given as an int or (height, width), images checked at the door."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+
+def pair(field: str, size: Any) -> tuple[int, int]:
+    """An int or (height, width) as (height, width).
+
+    Raises:
+        ValueError: it is neither, or not positive; names `field`.
+    """
+    both = (size, size) if isinstance(size, int) else size
+    if (
+        not isinstance(both, tuple | list)
+        or len(both) != 2
+        or not all(isinstance(side, int) and side > 0 for side in both)
+    ):
+        raise ValueError(f"{field}={size!r} must be a positive int or (height, width)")
+    return tuple(both)
+
+
+def check_image(shape: tuple[int, ...], channels: int, size: tuple[int, int] | None = None) -> None:
+    """Raises ValueError unless `shape` is (b, h, w, channels), with `size` = (h, w) if given."""
+    wanted = f"(b, {size[0]}, {size[1]}, {channels})" if size else f"(b, h, w, {channels})"
+    if len(shape) != 4:
+        hint = "; add a batch axis with img[None]" if len(shape) == 3 else ""
+        raise ValueError(f"images must have shape {wanted}; got {shape}{hint}")
+    if shape[-1] != channels:
+        nchw = shape[1] == channels and size in (None, tuple(shape[2:]))
+        hint = (
+            ": this looks like NCHW; transpose to NHWC with img.transpose(0, 2, 3, 1)"
+            if nchw
+            else f"; or build the model with channels={shape[-1]}"
+        )
+        raise ValueError(f"images must have shape {wanted}; got {shape}{hint}")
+    if size and tuple(shape[1:3]) != size:
+        raise ValueError(
+            f"images must have shape {wanted}; got {shape}: resize them, or build the model with "
+            f"image_size={tuple(shape[1:3])}"
+        )
+
+
+def example_image(model: nn.Module, batch: int = 1) -> jax.ShapeDtypeStruct:
+    """An abstract image batch `(batch, H, W, C)` that the model accepts (32 × 32 if it takes any)."""
+    height, width = pair("image_size", getattr(model, "image_size", 32))
+    return jax.ShapeDtypeStruct((batch, height, width, model.channels), jnp.float32)

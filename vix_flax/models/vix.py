@@ -1,0 +1,219 @@
+"""ViX: one plain vision transformer, whose embedding, positions, mixer and attention are fields.
+
+Jeevan & Sethi 2021 (ViX), arXiv:2107.02239; Dosovitskiy et al. 2020 (ViT), arXiv:2010.11929.
+(b, H, W, C) -> (b, num_classes)
+"""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax.core import FrozenDict
+
+from vix_flax.attention import Softmax
+from vix_flax.layers import Dense, LayerNorm, ModuleDef, PatchEmbed, build, field_names
+from vix_flax.layers.build import did_you_mean
+from vix_flax.layers.rotary import check_rotary_width
+from vix_flax.mixers import SelfAttention
+from vix_flax.models.block import Block
+from vix_flax.models.image import check_image, pair
+
+POSITIONS = {"learned": None, "rotary": "raster", "rotary_axial": "axial", "none": None}
+
+
+class Head(nn.Module):
+    """LayerNorm (unless the tokens were normed before) and a dense layer: `(b, dim) -> (b, classes)`."""
+
+    num_classes: int
+    norm: bool = True
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, features: jax.Array) -> jax.Array:
+        if self.norm:
+            features = LayerNorm(dtype=self.dtype, name="norm")(features)
+        logits = Dense(self.num_classes, dtype=self.dtype, name="dense")(features)
+        return logits.astype(jnp.float32)
+
+
+class ViX(nn.Module, kw_only=True):
+    """A vision transformer in four verbs: `tokens(img)`, `encode(tokens)`, `pooled(tokens)`, `head`.
+
+    Every field is a plain value, so models compare, hash, pickle and serve as static arguments.
+    The parts take from the model each field they share by name (`layers/build.py`).
+
+    Attributes:
+        image_size, patch_size: an int or (height, width).
+        num_classes: 0 gives the pooled features `(b, dim)` instead of logits.
+        dim, depth, heads, dim_head, mlp_dim: widths, and the number of blocks.
+        pool: "cls" takes the class token, "mean" the mean over all tokens, class token included.
+        channels: of the image.
+        dropout: in the MLPs, and where the published variant has it in the attention.
+        emb_dropout: after positions are added.
+        embed: patches (`PatchEmbed`, `NormPatchEmbed`) or convolutions (`ConvStem`).
+        position: "learned", "rotary" (the published raster form), "rotary_axial" or "none".
+        mixer: what mixes tokens: `SelfAttention`, `Fourier`, `TokenMlp`.
+        attention: the core of `SelfAttention`, e.g. `Nystrom`.
+        attention_options: fields of the core that the model has no field for.
+        qkv_bias, out_bias: biases of the attention's projections.
+        reference: reproduce the published code's numbers, faults included.
+        dtype: of the computation, e.g. `jnp.bfloat16`; parameters, softmax and norms stay float32.
+        remat: recompute each block in the backward pass instead of keeping its activations.
+
+    Raises:
+        ValueError: when constructed with fields that cannot work together, or called with an image
+            of another shape.
+    """
+
+    image_size: int | tuple[int, int]
+    patch_size: int | tuple[int, int]
+    num_classes: int
+    dim: int
+    depth: int
+    heads: int
+    mlp_dim: int
+    pool: str = "cls"
+    channels: int = 3
+    dim_head: int = 64
+    dropout: float = 0.0
+    emb_dropout: float = 0.0
+    embed: ModuleDef = PatchEmbed
+    position: str = "learned"
+    mixer: ModuleDef = SelfAttention
+    attention: ModuleDef = Softmax
+    attention_options: Mapping[str, Any] = FrozenDict()
+    qkv_bias: bool = False
+    out_bias: bool = True
+    reference: bool = False
+    dtype: Any = None
+    remat: bool = False
+
+    # What distinguishes whole families and is nobody's knob.
+    block: ClassVar[ModuleDef] = Block
+    class_token: ClassVar[bool] = True
+    norm_before_pool: ClassVar[bool] = False
+    attention_drops: ClassVar[str] = "nothing"  # or "output", "weights": what `dropout` acts on
+    unused_positions: ClassVar[bool] = False  # the published model has positions it never reads
+
+    def __post_init__(self):
+        self.attention_options = FrozenDict(self.attention_options)
+        self._check()
+        super().__post_init__()
+
+    def _check(self):
+        for field in ("dim", "depth", "heads", "dim_head", "mlp_dim", "channels"):
+            value = getattr(self, field)
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise ValueError(f"{field}={value!r} must be a positive int")
+        if not isinstance(self.num_classes, int) or self.num_classes < 0:
+            raise ValueError(f"num_classes={self.num_classes!r} must be an int, 0 for features")
+        for field in ("dropout", "emb_dropout"):
+            if not 0 <= getattr(self, field) < 1:
+                raise ValueError(f"{field}={getattr(self, field)} must be at least 0 and below 1")
+        pools = ("cls", "mean") if self.class_token else ("mean",)
+        if self.pool not in pools:
+            raise ValueError(
+                f"pool={self.pool!r} is unknown here; use {' or '.join(map(repr, pools))}"
+            )
+        if self.position not in POSITIONS:
+            raise ValueError(
+                f"position={self.position!r} is unknown" + did_you_mean(self.position, POSITIONS)
+            )
+        self.grid  # noqa: B018  (raises if the embedding cannot cut this image)
+        if self.rotary:
+            if "rotary" not in field_names(self.mixer):
+                raise ValueError(
+                    f"position={self.position!r} needs attention; {self.mixer.__name__} has no "
+                    "queries and keys to turn: use 'learned' or 'none'"
+                )
+            check_rotary_width(self.rotary, self.dim_head)
+        self._core()
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(rows, columns) of the map of tokens."""
+        return self._embed().grid(pair("image_size", self.image_size))
+
+    @property
+    def rotary(self) -> str | None:
+        """The layout of rotary positions, if any."""
+        return POSITIONS[self.position]
+
+    @property
+    def out_dropout(self) -> float:
+        """Dropout after the attention's output projection."""
+        return self.dropout if self.attention_drops == "output" else 0.0
+
+    @property
+    def attention_dropout(self) -> float:
+        """Dropout on the attention's weights."""
+        return self.dropout if self.attention_drops == "weights" else 0.0
+
+    @property
+    def mlp_width(self) -> int:
+        """Hidden units of the MLPs."""
+        return self.mlp_dim
+
+    def _embed(self):
+        return build(self.embed, self, patch_size=pair("patch_size", self.patch_size))
+
+    def _core(self):
+        return build(self.attention, self, **self.attention_options)
+
+    def _mixer(self):
+        given = {"core": self._core()} if "core" in field_names(self.mixer) else {}
+        return build(self.mixer, self, **given)
+
+    def setup(self):
+        rows, columns = self.grid
+        tokens = rows * columns + self.class_token
+        unit_normal = nn.initializers.normal(1.0)
+        self.embedding = self._embed()
+        if self.class_token:
+            self.cls_token = self.param("cls_token", unit_normal, (1, 1, self.dim))
+        if self.position == "learned" or (self.reference and self.unused_positions):
+            shape = (1, tokens, self.dim)
+            self.pos_embedding = self.param("pos_embedding", unit_normal, shape)
+        self.emb_drop = nn.Dropout(self.emb_dropout)
+        # `train` is an argument of the block by position, because remat traces keywords.
+        block = nn.remat(self.block, static_argnums=(2,)) if self.remat else self.block
+        self.blocks = [
+            build(block, self, mixer=self._mixer(), mlp_dim=self.mlp_width)
+            for _ in range(self.depth)
+        ]
+        if self.norm_before_pool:
+            self.norm = LayerNorm(dtype=self.dtype)
+        if self.num_classes:
+            self.head = Head(self.num_classes, not self.norm_before_pool, self.dtype)
+
+    def tokens(self, img: jax.Array, *, train: bool = False) -> jax.Array:
+        """`(b, H, W, C) -> (b, n, dim)`: embedded, class token in front, positions added."""
+        check_image(img.shape, self.channels, pair("image_size", self.image_size))
+        x = self.embedding(img)
+        x = x.reshape(x.shape[0], -1, self.dim)
+        if self.class_token:
+            cls = jnp.broadcast_to(self.cls_token, (x.shape[0], 1, self.dim))
+            x = jnp.concatenate([cls.astype(x.dtype), x], axis=1)
+        if self.position == "learned":
+            x = x + self.pos_embedding.astype(x.dtype)
+        return self.emb_drop(x, deterministic=not train)
+
+    def encode(self, tokens: jax.Array, *, train: bool = False) -> jax.Array:
+        """`(b, n, dim) -> (b, n, dim)`: through all blocks."""
+        x = tokens
+        for block in self.blocks:
+            x = block(x, train)
+        return self.norm(x) if self.norm_before_pool else x
+
+    def pooled(self, tokens: jax.Array) -> jax.Array:
+        """`(b, n, dim) -> (b, dim)`: the class token, or the mean of all tokens."""
+        if self.pool == "cls":
+            return tokens[:, 0]
+        return tokens.mean(axis=1, dtype=jnp.float32).astype(tokens.dtype)
+
+    def __call__(self, img: jax.Array, *, train: bool = False) -> jax.Array:
+        """Logits `(b, num_classes)` float32 of images `(b, H, W, C)`; deterministic unless `train`."""
+        features = self.pooled(self.encode(self.tokens(img, train=train), train=train))
+        return self.head(features) if self.num_classes else features

@@ -1,0 +1,238 @@
+"""Every name of the papers: a variant is a ViX with other defaults.
+
+Keyword arguments and defaults are those of the published code (arXiv:2107.02239 where no other paper
+is named). ViN, ViP, ViL and FNet have the patch embedding of the pip package, between LayerNorms;
+`embed=PatchEmbed` gives the plain one of the original scripts.
+"""
+
+from typing import ClassVar
+
+from vix_flax.attention import Chunked, Linear, Linformer, Nystrom, Performer, Softmax
+from vix_flax.layers import (
+    ConvStem,
+    GeluPatchEmbed,
+    ModuleDef,
+    NormPatchEmbed,
+    PatchEmbed,
+    ReluConvStem,
+    StridedConvStem,
+)
+from vix_flax.mixers import Fourier, TokenMlp
+from vix_flax.models import RenormBlock, ViX
+
+
+class ViT(ViX, kw_only=True):
+    """Vision Transformer (arXiv:2010.11929): exact softmax attention between patches.
+
+    With a single head as wide as the model the output projection is left out, as published.
+    """
+
+    attention: ModuleDef = Softmax
+    attention_drops: ClassVar[str] = "output"
+
+    @property
+    def project_out(self) -> bool:
+        """Whether the attention has an output projection."""
+        return not (self.heads == 1 and self.dim_head == self.dim)
+
+
+class ViL(ViX, kw_only=True):
+    """Vision Linformer (arXiv:2006.04768): keys and values projected to `k` rows along the tokens."""
+
+    embed: ModuleDef = NormPatchEmbed
+    attention: ModuleDef = Linformer
+    k: int = 64
+    one_kv_head: bool = True
+    share_kv: bool = True
+    attention_drops: ClassVar[str] = "weights"
+
+
+class ViP(ViX, kw_only=True):
+    """Vision Performer (arXiv:2009.14794): softmax attention by random features."""
+
+    embed: ModuleDef = NormPatchEmbed
+    attention: ModuleDef = Performer
+    qkv_bias: bool = True
+
+
+class ViN(ViX, kw_only=True):
+    """Vision Nyströmformer (arXiv:2102.03902): attention through `num_landmarks` averaged tokens."""
+
+    embed: ModuleDef = NormPatchEmbed
+    attention: ModuleDef = Nystrom
+    num_landmarks: int = 64
+
+
+class FNet(ViX, kw_only=True):
+    """FNet on patches (arXiv:2105.03824): tokens and features mixed by a Fourier transform."""
+
+    embed: ModuleDef = NormPatchEmbed
+    mixer: ModuleDef = Fourier
+    heads: int | None = None  # accepted as published; there are no heads
+    dim_head: int | None = None
+
+
+class ViMEA(ViX, kw_only=True):
+    """ViT with memory-efficient exact attention (arXiv:2112.05682), in chunks of the tokens."""
+
+    attention: ModuleDef = Chunked
+    out_bias: bool = False
+    query_chunk: int = 256
+    key_chunk: int = 512
+    attention_drops: ClassVar[str] = "weights"
+
+
+class MLPMixer(ViX, kw_only=True):
+    """MLP-Mixer (arXiv:2105.01601): MLPs along the tokens and along the features in turn."""
+
+    mixer: ModuleDef = TokenMlp
+    position: str = "none"
+    pool: str = "mean"
+    expansion_factor: int = 4  # of both MLPs
+    mlp_dim: int | None = None  # None: dim * expansion_factor
+    heads: int | None = None
+    dim_head: int | None = None
+    class_token: ClassVar[bool] = False
+    norm_before_pool: ClassVar[bool] = True
+
+    @property
+    def mlp_width(self) -> int:
+        """Hidden units of the MLPs along the features."""
+        return self.mlp_dim or self.dim * self.expansion_factor
+
+
+class HybridViT(ViT, kw_only=True):
+    """ViT on a convolutional stem (arXiv:2107.02239)."""
+
+    patch_size: int | tuple[int, int] = 1
+    embed: ModuleDef = ConvStem
+
+
+class HybridViL(ViL, kw_only=True):
+    """ViL on a convolutional stem (arXiv:2107.02239), with a key head for every query head."""
+
+    patch_size: int | tuple[int, int] = 1
+    embed: ModuleDef = ConvStem
+    one_kv_head: bool = False
+
+
+class HybridViP(ViP, kw_only=True):
+    """ViP on a convolutional stem (arXiv:2107.02239)."""
+
+    patch_size: int | tuple[int, int] = 1
+    embed: ModuleDef = ConvStem
+
+
+class HybridViN(ViN, kw_only=True):
+    """ViN on a convolutional stem (arXiv:2107.02239)."""
+
+    patch_size: int | tuple[int, int] = 1
+    embed: ModuleDef = ConvStem
+
+
+class HybridFNet(FNet, kw_only=True):
+    """FNet on a convolutional stem (arXiv:2107.02239)."""
+
+    patch_size: int | tuple[int, int] = 1
+    embed: ModuleDef = ConvStem
+
+
+class HybridMLPMixer(MLPMixer, kw_only=True):
+    """MLP-Mixer on a convolutional stem that halves the map (arXiv:2107.02239).
+
+    `image_size` is the image's (the published argument is that of the halved map).
+    """
+
+    patch_size: int | tuple[int, int] = 1
+    embed: ModuleDef = StridedConvStem
+
+
+class ViTRoPE(ViT, kw_only=True):
+    """ViT with rotary positions (arXiv:2104.09864) in raster order."""
+
+    position: str = "rotary"
+    unused_positions: ClassVar[bool] = True
+
+
+class ViLRoPE(ViL, kw_only=True):
+    """ViL with rotary positions (arXiv:2104.09864): keys turn, the values they serve as do not."""
+
+    embed: ModuleDef = PatchEmbed
+    position: str = "rotary"
+    one_kv_head: bool = False
+    unused_positions: ClassVar[bool] = True
+
+
+class ViPRoPE(ViP, kw_only=True):
+    """ViP with rotary positions (arXiv:2104.09864), turned before the feature map."""
+
+    embed: ModuleDef = PatchEmbed
+    position: str = "rotary"
+
+
+class ViNRoPE(ViN, kw_only=True):
+    """ViN with rotary positions (arXiv:2104.09864)."""
+
+    embed: ModuleDef = PatchEmbed
+    position: str = "rotary"
+
+
+class HybridViTRoPE(HybridViT, kw_only=True):
+    """ViT on a convolutional stem with rotary positions (arXiv:2104.09864)."""
+
+    position: str = "rotary"
+    unused_positions: ClassVar[bool] = True
+
+
+class HybridViLRoPE(HybridViL, kw_only=True):
+    """ViL on a convolutional stem with rotary positions (arXiv:2104.09864)."""
+
+    position: str = "rotary"
+    unused_positions: ClassVar[bool] = True
+
+
+class HybridViPRoPE(HybridViP, kw_only=True):
+    """ViP on a convolutional stem with rotary positions (arXiv:2104.09864)."""
+
+    position: str = "rotary"
+
+
+class HybridViNRoPE(HybridViN, kw_only=True):
+    """ViN on a convolutional stem with rotary positions (arXiv:2104.09864)."""
+
+    position: str = "rotary"
+
+
+class ImageNetHybridViN(ViN, kw_only=True):
+    """ViN on strided patches with GELU and LayerNorm: the ImageNet-size Hybrid ViN (arXiv:2107.02239)."""
+
+    embed: ModuleDef = GeluPatchEmbed
+    num_landmarks: int = 32
+
+
+class NanoViT(ViX, kw_only=True):
+    """nanovit's ViT (arXiv:2010.11929): ReLU, scores over √dim, an MLP whose residual is normed."""
+
+    qkv_bias: bool = True
+    block: ClassVar[ModuleDef] = RenormBlock
+    activation: ClassVar[str] = "relu"
+
+    @property
+    def scale(self) -> float:
+        """What the attention's scores are multiplied by."""
+        return self.dim**-0.5
+
+
+class NanoViTLinear(NanoViT, kw_only=True):
+    """nanovit with linear attention (arXiv:2006.16236) and projections without biases."""
+
+    attention: ModuleDef = Linear
+    qkv_bias: bool = False
+    out_bias: bool = False
+
+
+class NanoViTLinearConv(NanoViTLinear, kw_only=True):
+    """NanoViTLinear (arXiv:2006.16236) on three convolutions, each with a ReLU."""
+
+    patch_size: int | tuple[int, int] = 1
+    embed: ModuleDef = ReluConvStem
