@@ -11,8 +11,9 @@ from flax import linen as nn
 
 from vix_flax import zoo
 from vix_flax.attention import ATTENTIONS
-from vix_flax.layers import did_you_mean, field_names
+from vix_flax.layers import field_names
 from vix_flax.models import FNet2D
+from vix_flax.suggest import did_you_mean
 
 CIFAR = dict(
     image_size=32, patch_size=1, num_classes=10, dim=128, depth=4, heads=4, dim_head=32, mlp_dim=256
@@ -24,7 +25,7 @@ PRESETS: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {
     "vit": (zoo.ViT, {**CIFAR, "dropout": 0.25}),
     "vil": (zoo.ViL, {**CIFAR, "dropout": 0.25}),
     "vip": (zoo.ViP, {**CIFAR, "dropout": 0.25}),
-    "vin": (zoo.ViN, {**CIFAR, "num_landmarks": 256}),
+    "vin": (zoo.ViN, {**CIFAR, "dropout": 0.25}),
     "fnet": (zoo.FNet, CIFAR),
     "vimea": (zoo.ViMEA, {**CIFAR, "dropout": 0.25}),
     "mlp_mixer": (zoo.MLPMixer, {**TINY, "patch_size": 2}),

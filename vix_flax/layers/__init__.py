@@ -1,7 +1,7 @@
 """Parts with no opinion: dense layers, norms, embeddings, positions. They import nothing of ours."""
 
 from vix_flax.layers.activation import ACTIVATIONS, activate, gelu
-from vix_flax.layers.build import ModuleDef, build, did_you_mean, field_names
+from vix_flax.layers.build import ModuleDef, build, field_names
 from vix_flax.layers.conv_stem import ConvStem, ReluConvStem, StridedConvStem
 from vix_flax.layers.dense import Conv, Dense
 from vix_flax.layers.mlp import Mlp
@@ -25,7 +25,6 @@ __all__ = [
     "activate",
     "build",
     "check_rotary_width",
-    "did_you_mean",
     "field_names",
     "gelu",
     "rotary_angles",

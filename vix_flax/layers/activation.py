@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from vix_flax.layers.build import did_you_mean
+from vix_flax.suggest import did_you_mean
 
 
 @jax.custom_jvp

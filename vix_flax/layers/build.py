@@ -1,12 +1,13 @@
 """How a backbone and its parts agree: by the names of their fields."""
 
 import dataclasses
-import difflib
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from flax import linen as nn
+
+from vix_flax.suggest import did_you_mean
 
 ModuleDef = Callable[..., nn.Module]  # a Module class, or a `functools.partial` of one
 
@@ -17,15 +18,6 @@ def field_names(part: ModuleDef) -> list[str]:
     if not dataclasses.is_dataclass(cls):
         raise ValueError(f"{part!r} is not a flax.linen Module class (or a partial of one)")
     return [f.name for f in dataclasses.fields(cls) if f.init and f.name not in ("parent", "name")]
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A closing clause for an error: the names near `word`, or all of them if there are few."""
-    known = list(known)
-    close = difflib.get_close_matches(word, known, n=3, cutoff=0.5)
-    if close:
-        return f"; did you mean {' or '.join(map(repr, close))}?"
-    return f"; known: {', '.join(known)}" if len(known) <= 40 else ""
 
 
 def build(part: ModuleDef, owner: nn.Module, **given: Any) -> nn.Module:

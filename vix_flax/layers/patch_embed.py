@@ -47,10 +47,15 @@ class PatchEmbed(nn.Module):
 
 
 class NormPatchEmbed(PatchEmbed):
-    """PatchEmbed between two LayerNorms: the form of the pip package and of later vit-pytorch."""
+    """PatchEmbed between two LayerNorms: the form of the pip package and of later vit-pytorch.
+
+    A patch of one grey pixel is not normed before the dense layer: norming one number gives zero.
+    """
 
     def embed(self, patches: jax.Array) -> jax.Array:
-        x = LayerNorm(dtype=self.dtype, name="norm_in")(patches)
+        x = patches
+        if x.shape[-1] > 1:
+            x = LayerNorm(dtype=self.dtype, name="norm_in")(x)
         x = Dense(self.dim, dtype=self.dtype, name="dense")(x)
         return LayerNorm(dtype=self.dtype, name="norm_out")(x)
 

@@ -14,7 +14,7 @@ from flax.core import FrozenDict
 
 from vix_flax.attention import Softmax
 from vix_flax.layers import Dense, LayerNorm, ModuleDef, PatchEmbed, build, field_names
-from vix_flax.layers.build import did_you_mean
+from vix_flax.suggest import did_you_mean
 from vix_flax.layers.rotary import check_rotary_width
 from vix_flax.mixers import SelfAttention
 from vix_flax.models.block import Block

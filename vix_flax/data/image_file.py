@@ -1,0 +1,32 @@
+"""One image file as the array a model was trained on."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+
+def read_image(path: str | Path, image_shape: tuple[int, int, int]) -> np.ndarray:
+    """Decodes a PNG, JPEG, WebP … file, resized to `image_shape` = (h, w, c): uint8.
+
+    Raises:
+        ValueError: no such file, or no image that can be decoded; a number of channels other than
+            1 (grey) or 3 (RGB).
+    """
+    height, width, channels = image_shape
+    if channels not in (1, 3):
+        raise ValueError(f"image files have 1 or 3 channels; the model was trained on {channels}")
+    try:
+        with Image.open(path) as image:
+            # Transparent pixels are black, as the padding of a random crop is.
+            if "A" in image.getbands() or "transparency" in image.info:
+                image = Image.alpha_composite(
+                    Image.new("RGBA", image.size, (0, 0, 0, 255)), image.convert("RGBA")
+                )
+            image = image.convert("L" if channels == 1 else "RGB")
+            pixels = np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
+    except FileNotFoundError:
+        raise ValueError(f"no such file: {path}") from None
+    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path} is no image that can be read ({error})") from None
+    return pixels.reshape(image_shape)

@@ -1,0 +1,38 @@
+"""How to train on each data set: a recipe is a TrainConfig, and flags change it.
+
+`vix train --dataset NAME` starts from the recipe of that name; `model_fields` apply to the models
+that have them.
+"""
+
+from vix_flax.training import TrainConfig
+
+RECIPES: dict[str, TrainConfig] = {
+    "digits": TrainConfig(
+        dataset="digits",
+        model="vin",
+        model_fields=dict(
+            dim=64, depth=4, heads=4, dim_head=16, mlp_dim=128, num_landmarks=16, dropout=0.1
+        ),
+        epochs=60,
+        batch_size=64,
+        lr=2e-3,
+        warmup_epochs=5,
+        weight_decay=0.05,
+        smoothing=0.1,
+        crop_padding=1,
+    ),
+    # nanovit's recipe (40 epochs at batch 128, smoothed labels, crop and flip), with warm-up.
+    "cifar10": TrainConfig(
+        dataset="cifar10",
+        model="vin",
+        epochs=40,
+        batch_size=128,
+        lr=1e-3,
+        min_lr=1e-5,
+        warmup_epochs=2,
+        weight_decay=1e-4,
+        smoothing=0.1,
+        crop_padding=4,
+        flip=True,
+    ),
+}

@@ -1,0 +1,61 @@
+"""What a training run is, as one frozen value: written to `config.json`, compared, changed by flags."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from vix_flax.suggest import did_you_mean
+from vix_flax.training.optimizer import OPTIMIZERS, SCHEDULES
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """A model on a data set, and how it is trained. Names are timm's.
+
+    Raises:
+        ValueError: a field that is out of range or unknown; names it and what would do.
+    """
+
+    model: str = "vin"
+    model_fields: Mapping[str, Any] = field(default_factory=dict)
+    dataset: str = "digits"
+    data_dir: str | None = None
+    epochs: int = 40
+    batch_size: int = 128
+    opt: str = "adamw"
+    lr: float = 1e-3  # the highest, after warm-up
+    min_lr: float = 0.0  # the last, of a decaying schedule
+    sched: str = "cosine"
+    warmup_epochs: float = 0.0
+    weight_decay: float = 0.01  # not of norms, biases, tokens and positions
+    clip_grad: float | None = None  # largest global norm of the gradient; None: not clipped
+    smoothing: float = 0.0  # of the labels
+    crop_padding: int = 0  # pixels; 0: no random crop
+    flip: bool = False  # random mirroring
+    model_ema: bool = False  # evaluate an exponential moving average of the parameters
+    model_ema_decay: float = 0.999  # per step
+    seed: int = 0
+
+    def __post_init__(self):
+        for name in ("epochs", "batch_size"):
+            self._require(name, isinstance(getattr(self, name), int) and getattr(self, name) > 0,
+                          "a positive int")
+        for name in ("lr",):
+            self._require(name, getattr(self, name) > 0, "positive")
+        for name in ("min_lr", "warmup_epochs", "weight_decay", "crop_padding"):
+            self._require(name, getattr(self, name) >= 0, "at least 0")
+        for name in ("smoothing", "model_ema_decay"):
+            self._require(name, 0 <= getattr(self, name) < 1, "at least 0 and below 1")
+        self._require("seed", isinstance(self.seed, int) and self.seed >= 0, "an int, at least 0")
+        self._require("clip_grad", self.clip_grad is None or self.clip_grad > 0, "positive or None")
+        self._require("warmup_epochs", self.warmup_epochs < self.epochs, f"below {self.epochs} epochs")
+        for name, known in (("opt", OPTIMIZERS), ("sched", SCHEDULES)):
+            if getattr(self, name) not in known:
+                raise ValueError(
+                    f"{name}={getattr(self, name)!r} is unknown"
+                    + did_you_mean(getattr(self, name), known)
+                )
+
+    def _require(self, name, holds, what):
+        if not holds:
+            raise ValueError(f"{name}={getattr(self, name)!r} must be {what}")

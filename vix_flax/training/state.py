@@ -1,0 +1,51 @@
+"""Everything a run needs to go on: parameters, other collections, optimizer state, rng and step."""
+
+from typing import Any
+
+import jax
+import optax
+from flax import linen as nn
+from flax.training import train_state
+
+
+class TrainState(train_state.TrainState):
+    """Flax's TrainState, plus what else these models have.
+
+    Attributes:
+        extra: the collections beside `params`: running statistics, Performer features.
+        rng: the key that all randomness of training is folded from, with the step.
+        ema: a moving average of the parameters, or None.
+    """
+
+    extra: dict[str, Any]
+    rng: jax.Array
+    ema: Any = None
+
+    @property
+    def eval_variables(self) -> dict[str, Any]:
+        """What to evaluate: the averaged parameters where there are any."""
+        return {"params": self.params if self.ema is None else self.ema, **self.extra}
+
+
+def create_state(
+    model: nn.Module,
+    image: jax.Array | jax.ShapeDtypeStruct,
+    tx: optax.GradientTransformation,
+    seed: int = 0,
+    ema: bool = False,
+) -> TrainState:
+    """A fresh state: variables drawn from `seed`, jitted (un-jitted init takes seconds)."""
+    init_key, feature_key, train_key = jax.random.split(jax.random.key(seed), 3)
+
+    @jax.jit
+    def create(params_key, features_key, rng):
+        shape = jax.numpy.zeros(image.shape, image.dtype)
+        variables = dict(model.init({"params": params_key, "features": features_key}, shape))
+        params = variables.pop("params")
+        # A copy: a donated state must not hold one buffer twice.
+        average = jax.tree.map(jax.numpy.copy, params) if ema else None
+        return TrainState.create(
+            apply_fn=model.apply, params=params, tx=tx, extra=variables, rng=rng, ema=average
+        )
+
+    return create(init_key, feature_key, train_key)

@@ -1,0 +1,84 @@
+"""One optimizer step and one evaluation step: pure functions, jitted, the old state's memory reused."""
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from vix_flax.training.loss import cross_entropy
+from vix_flax.training.state import TrainState
+
+
+@partial(
+    jax.jit, static_argnames=("augment", "smoothing", "ema_decay"), donate_argnames=("state",)
+)
+def train_step(
+    state: TrainState,
+    batch: dict[str, jax.Array],
+    *,
+    augment: Callable[[jax.Array, jax.Array | None], jax.Array],
+    smoothing: float = 0.0,
+    ema_decay: float = 0.999,
+) -> tuple[TrainState, dict[str, jax.Array]]:
+    """The next state, and `loss`, `accuracy` and `grad_norm` of this step as scalars.
+
+    Args:
+        state: is donated: use the returned one from then on.
+        batch: `{"image": (b, h, w, c) uint8, "label": (b,) int32}`.
+        augment: (images, key) → what the model sees; hashable.
+        smoothing: of the labels.
+        ema_decay: of the moving average, if the state has one.
+    """
+    augment_key, dropout_key = jax.random.split(jax.random.fold_in(state.rng, state.step))
+    images = augment(batch["image"], augment_key)
+
+    def objective(params):
+        logits, updates = state.apply_fn(
+            {"params": params, **state.extra},
+            images,
+            train=True,
+            rngs={"dropout": dropout_key},
+            mutable=["batch_stats"],
+        )
+        return cross_entropy(logits, batch["label"], smoothing).mean(), (logits, updates)
+
+    (loss, (logits, updates)), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
+    accuracy = (logits.argmax(axis=-1) == batch["label"]).mean()
+    metrics = {"loss": loss, "accuracy": accuracy, "grad_norm": optax.global_norm(grads)}
+    state = state.apply_gradients(grads=grads, extra={**state.extra, **updates})
+    if state.ema is not None:
+        state = state.replace(
+            ema=optax.incremental_update(state.params, state.ema, 1 - ema_decay)
+        )
+    return state, metrics
+
+
+@partial(jax.jit, static_argnames=("apply_fn", "augment"))
+def eval_step(
+    variables: dict,
+    batch: dict[str, jax.Array],
+    *,
+    apply_fn: Callable,
+    augment: Callable[[jax.Array], jax.Array],
+) -> dict[str, jax.Array]:
+    """Sums over the batch's real images: `loss`, `correct`, `count`; and `confusion (classes,
+    classes)`, how many of each true class (row) were taken for which (column).
+
+    Args:
+        variables: as `init` returns them.
+        batch: as for `train_step`, with `mask` (b,) that is 0 for padding.
+        apply_fn: the model's `apply`.
+        augment: called without a key: it only normalises.
+    """
+    logits = apply_fn(variables, augment(batch["image"]))
+    predicted = logits.argmax(axis=-1)
+    label, mask = batch["label"], batch["mask"]
+    classes = logits.shape[-1]
+    return {
+        "loss": (cross_entropy(logits, label) * mask).sum(),
+        "correct": ((predicted == label) * mask).sum(),
+        "count": mask.sum(),
+        "confusion": jnp.zeros((classes, classes)).at[label, predicted].add(mask),
+    }
