@@ -4,13 +4,15 @@
     python benchmarks/train_step.py                      # README configuration, image 32, patch 4
     python benchmarks/train_step.py --patch-size 1 --models vit vin --rounds 5
 
-Each side is a process of its own with the same threads, batch and float32; they take turns (A B A B),
-so that a busy machine slows both. Printed are medians in ms and our time over theirs; below 1 we
-are faster. `--save` writes JSON with machine, versions and date to `benchmarks/results/`.
+Each side is a process of its own with the same threads, batch and float32; they take turns
+(A B A B), so that a busy machine slows both. Printed: medians in ms and our time over theirs,
+below 1 we are faster. `--save` writes JSON with machine, versions and date to
+`benchmarks/results/`.
 """
 
 import argparse
 import json
+import os
 import platform
 import statistics
 import subprocess
@@ -35,7 +37,9 @@ def ours(name, config, batch):
     from vix_flax.training import create_state, train_step
 
     model = vix.create_model(name, dropout=0.0, **config)
-    img = jax.random.normal(jax.random.key(0), (batch, config["image_size"], config["image_size"], 3))
+    img = jax.random.normal(
+        jax.random.key(0), (batch, config["image_size"], config["image_size"], 3)
+    )
     data = {"image": img, "label": jnp.zeros((batch,), jnp.int32)}
     state = create_state(model, img, optax.adamw(1e-3))
     infer = jax.jit(model.apply)
@@ -96,8 +100,11 @@ def torch_peer(name, config, batch, compiled):
 
 def worker(side, name, config, batch):
     """Answers each line on stdin, "train N" or "infer N", with the seconds of N calls."""
-    build = (ours(name, config, batch) if side == "ours"
-             else torch_peer(name, config, batch, side == "torch_compile"))
+    build = (
+        ours(name, config, batch)
+        if side == "ours"
+        else torch_peer(name, config, batch, side == "torch_compile")
+    )
     calls = dict(zip(("train", "infer"), build, strict=True))
     for call in calls.values():
         call()
@@ -117,8 +124,18 @@ def measure(name, config, batch, sides, rounds, calls):
     """{side: {"train": ms, "infer": ms}}, medians over interleaved rounds."""
     processes = {}
     for side in sides:
-        command = [sys.executable, __file__, "--worker", side, "--models", name,
-                   "--batch", str(batch), "--config", json.dumps(config)]
+        command = [
+            sys.executable,
+            __file__,
+            "--worker",
+            side,
+            "--models",
+            name,
+            "--batch",
+            str(batch),
+            "--config",
+            json.dumps(config),
+        ]
         processes[side] = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -170,7 +187,7 @@ def main():
         packages = ("jax", "flax", "torch", "vit-pytorch", "vision-xformer")
         result = {
             "date": datetime.now(UTC).date().isoformat(),
-            "machine": f"{platform.machine()} CPU, {len(__import__('os').sched_getaffinity(0))} cores",
+            "machine": f"{platform.machine()} CPU, {len(os.sched_getaffinity(0))} cores",
             "versions": {p: version(p) for p in packages},
             "config": config,
             "batch": args.batch,

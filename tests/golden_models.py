@@ -9,9 +9,9 @@ import vix_flax as vix
 from vix_flax.layers import NormPatchEmbed, PatchEmbed
 
 SHELL = (
-    "image_size patch_size channels num_classes dim depth heads dim_head mlp_dim pool "
-    "num_landmarks k one_kv_head share_kv"
-).split()
+    "image_size", "patch_size", "channels", "num_classes", "dim", "depth", "heads", "dim_head",
+    "mlp_dim", "pool", "num_landmarks", "k", "one_kv_head", "share_kv",
+)  # fmt: skip
 CORE = {
     "nb_features": "nb_features",
     "pinv_iterations": "pinv_iterations",

@@ -1,4 +1,4 @@
-"""On a CPU, keep freed memory in the process instead of giving it back to the system after every step."""
+"""On a CPU, keep freed memory in the process instead of returning it after every step."""
 
 import ctypes
 import sys
@@ -23,4 +23,4 @@ def keep_freed_memory() -> bool:
         return False
     # One arena: the others cannot hold a block of more than 64 MB and fall back to mapping it.
     options = {M_ARENA_MAX: 1, M_MMAP_MAX: 0, M_TRIM_THRESHOLD: 2**31 - 1, M_TOP_PAD: 2**26}
-    return all([mallopt(option, value) for option, value in options.items()])
+    return all(mallopt(option, value) for option, value in options.items())

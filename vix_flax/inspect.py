@@ -1,4 +1,4 @@
-"""What a model is made of: parameters, output shapes and FLOPs of each part, counted from shapes alone."""
+"""What a model is made of: parameters, outputs and FLOPs of each part, from shapes alone."""
 
 import math
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from vix_flax.models.image import example_image
 
 
 def count_params(variables: Any) -> int:
-    """Trainable parameters in what `init` returned (or `jax.eval_shape` of it), or in its `params`."""
+    """Trainable parameters in what `init` (or `eval_shape` of it) returned, or in its `params`."""
     params = variables.get("params", variables)
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
 
@@ -37,33 +37,31 @@ def summarize(model: nn.Module, depth: int = 2) -> list[Part]:
     """
     img = example_image(model)
     variables = jax.eval_shape(model.init, jax.random.key(0), img)
-    seen: dict[tuple[str, ...], tuple[str, tuple[int, ...]]] = {}
+    begun: list[tuple[str, ...]] = []
+    outputs: dict[tuple[str, ...], tuple[str, tuple[int, ...]]] = {}
 
     def record(call, args, kwargs, context):
+        path = context.module.path
+        if context.method_name != "__call__" or len(path) > depth or path in begun:
+            return call(*args, **kwargs)
+        begun.append(path)
         out = call(*args, **kwargs)
-        if context.method_name == "__call__" and len(context.module.path) <= depth:
-            seen[context.module.path] = (type(context.module).__name__, out.shape)
+        outputs[path] = (type(context.module).__name__, out.shape)
         return out
 
     with nn.intercept_methods(record):
         jaxpr = jax.make_jaxpr(model.apply)(variables, img)
-    params = {
-        path: math.prod(leaf.shape)
-        for path, leaf in traverse_util.flatten_dict(variables["params"]).items()
-    }
+    leaves = traverse_util.flatten_dict(variables["params"])
+    params = [(path, math.prod(leaf.shape)) for path, leaf in leaves.items()]
     flops = list(_flops(jaxpr.jaxpr))
 
-    parts = []
-    for path, (module, shape) in seen.items():
-        held = sum(size for owner, size in params.items() if owner[: len(path)] == path)
-        spent = sum(count for owner, count in flops if owner[: len(path)] == path)
-        parts.append(Part("/".join(path), module, shape, held, spent))
-    # A part is seen when it is done; a reader wants the whole before its parts.
-    order = list(dict.fromkeys(path[:1] for path in seen if path))
-    return sorted(
-        parts,
-        key=lambda p: (order.index((p.path.split("/")[0],)) if p.path else -1, p.path.count("/")),
-    )
+    def inside(path, counts):
+        return sum(count for owner, count in counts if owner[: len(path)] == path)
+
+    return [
+        Part("/".join(path), *outputs[path], inside(path, params), inside(path, flops))
+        for path in begun
+    ]
 
 
 def _flops(jaxpr, scope: tuple[str, ...] = (), times: int = 1) -> Iterator[tuple[tuple, int]]:

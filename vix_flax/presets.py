@@ -63,7 +63,9 @@ def list_models(pattern: str = "*") -> list[str]:
 
 
 def create_model(name: str, **overrides: Any) -> nn.Module:
-    """A preset with some fields changed: `create_model("vit", attention="nystrom", num_landmarks=16)`.
+    """A preset with some fields changed.
+
+    `create_model("vit", attention="nystrom", num_landmarks=16)` is ViT with Nyström attention.
 
     An attention may be given by name. A keyword that is no field of the model but one of its
     attention's goes into `attention_options`.

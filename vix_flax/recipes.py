@@ -4,6 +4,11 @@
 that have them.
 """
 
+import dataclasses
+
+from vix_flax.layers import field_names
+from vix_flax.presets import PRESETS
+from vix_flax.suggest import did_you_mean
 from vix_flax.training import TrainConfig
 
 RECIPES: dict[str, TrainConfig] = {
@@ -36,3 +41,20 @@ RECIPES: dict[str, TrainConfig] = {
         flip=True,
     ),
 }
+
+
+def recipe(dataset: str, model: str | None = None) -> TrainConfig:
+    """The data set's recipe, for another model if one is named.
+
+    Raises:
+        ValueError: no such data set or model.
+    """
+    if dataset not in RECIPES:
+        raise ValueError(f"unknown dataset {dataset!r}" + did_you_mean(dataset, RECIPES))
+    config = RECIPES[dataset]
+    model = model or config.model
+    if model not in PRESETS:
+        raise ValueError(f"unknown model {model!r}" + did_you_mean(model, PRESETS))
+    names = field_names(PRESETS[model][0])
+    fields = {name: value for name, value in config.model_fields.items() if name in names}
+    return dataclasses.replace(config, model=model, model_fields=fields)

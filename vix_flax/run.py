@@ -1,4 +1,4 @@
-"""A run is a folder: its config, metrics, checkpoint and pictures. Made by `train`, read by `Run.load`."""
+"""A run is a folder: config, metrics, checkpoint, pictures. `train` makes it, `Run` reads it."""
 
 import dataclasses
 import json
@@ -67,7 +67,7 @@ class Run:
         return cls(folder, config, model, variables, classes, image_shape, augment)
 
     def evaluate(self, split: str = "test", data_dir: str | None = None) -> dict:
-        """`loss`, `accuracy` and `confusion` on a split ("train", "val" or "test") of its data set."""
+        """`loss`, `accuracy` and `confusion` on "train", "val" or "test" of its data set."""
         data = load_dataset(self.config.dataset, data_dir or self.config.data_dir)
         batches = eval_batches(getattr(data, split), EVAL_BATCH)
         return evaluate(self.variables, batches, self.model.apply, self.augment)
@@ -124,7 +124,9 @@ def new_folder(output: str | Path, name: str) -> Path:
             if not Path(output).is_dir():
                 raise ValueError(f"output={str(output)!r} is a file, not a folder") from None
         except OSError as error:
-            raise ValueError(f"output={str(output)!r} cannot be written: {error.strerror}") from None
+            raise ValueError(
+                f"output={str(output)!r} cannot be written: {error.strerror}"
+            ) from None
     raise ValueError(f"output={str(output)!r} is full of runs named {stem}")
 
 
@@ -204,7 +206,7 @@ def train(
         on_step,
     )
     with (folder / METRICS).open("w") as metrics:
-        for state, row in epochs:
+        for state, row in epochs:  # noqa: B007  (the last one is saved)
             row = {**row, "lr": float(schedule(row["step"] - 1))}
             metrics.write(json.dumps(row) + "\n")
             metrics.flush()

@@ -1,8 +1,8 @@
 """Every name of the papers: a variant is a ViX with other defaults.
 
-Keyword arguments and defaults are those of the published code (arXiv:2107.02239 where no other paper
-is named). ViN, ViP, ViL and FNet have the patch embedding of the pip package, between LayerNorms;
-`embed=PatchEmbed` gives the plain one of the original scripts.
+Keyword arguments and defaults are those of the published code (arXiv:2107.02239 where no other
+paper is named). ViN, ViP, ViL and FNet have the pip package's patch embedding, between
+LayerNorms; `embed=PatchEmbed` gives the plain one of the original scripts.
 """
 
 from typing import ClassVar
@@ -37,7 +37,7 @@ class ViT(ViX, kw_only=True):
 
 
 class ViL(ViX, kw_only=True):
-    """Vision Linformer (arXiv:2006.04768): keys and values projected to `k` rows along the tokens."""
+    """Vision Linformer (arXiv:2006.04768): keys and values projected along tokens to `k` rows."""
 
     embed: ModuleDef = NormPatchEmbed
     attention: ModuleDef = Linformer
@@ -56,7 +56,7 @@ class ViP(ViX, kw_only=True):
 
 
 class ViN(ViX, kw_only=True):
-    """Vision Nyströmformer (arXiv:2102.03902): attention through `num_landmarks` averaged tokens."""
+    """Vision Nyströmformer (arXiv:2102.03902): attention by `num_landmarks` averaged tokens."""
 
     embed: ModuleDef = NormPatchEmbed
     attention: ModuleDef = Nystrom
@@ -204,7 +204,7 @@ class HybridViNRoPE(HybridViN, kw_only=True):
 
 
 class ImageNetHybridViN(ViN, kw_only=True):
-    """ViN on strided patches with GELU and LayerNorm: the ImageNet-size Hybrid ViN (arXiv:2107.02239)."""
+    """The ImageNet-size Hybrid ViN (arXiv:2107.02239): ViN on patches with GELU and LayerNorm."""
 
     embed: ModuleDef = GeluPatchEmbed
     num_landmarks: int = 32

@@ -1,7 +1,8 @@
 """Attention cores: how queries, keys and values combine.
 
-`core(q, k, v, *, train=False)`: q (b, n, h, d), k (b, m, h, d), v (b, m, h, e) -> (b, n, h, e), where
-k and v may have a single head that all query heads share. A core owns only its own parameters.
+`core(q, k, v, *, train=False)`: q (b, n, h, d), k (b, m, h, d), v (b, m, h, e) -> (b, n, h, e),
+where k and v may have a single head that all query heads share. A core owns only its own
+parameters.
 """
 
 from vix_flax.attention.chunked import Chunked

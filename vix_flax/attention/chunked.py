@@ -1,4 +1,4 @@
-"""Exact softmax attention that never holds the n × m scores: chunks of queries against chunks of keys.
+"""Exact softmax attention without the n × m scores: chunks of queries against chunks of keys.
 
 Rabe & Staats 2021, "Self-attention does not need O(n²) memory", arXiv:2112.05682.
 Cost O(n·m·d) time, O(n·(d + e) + query_chunk·key_chunk) memory.
@@ -16,8 +16,8 @@ from flax import linen as nn
 class Chunked(nn.Module):
     """Softmax attention by running maximum and sum; the chunk sizes never change the result.
 
-    `attention_dropout` acts on the unnormalised weights, before they are summed: numerator and denominator
-    share the mask, as published.
+    `attention_dropout` acts on the unnormalised weights, before they are summed: numerator and
+    denominator share the mask, as published.
     """
 
     query_chunk: int = 256
@@ -35,7 +35,7 @@ class Chunked(nn.Module):
         n, m, d = q.shape[1], k.shape[1], q.shape[-1]
         rate = self.attention_dropout if train else 0.0
         key = self.make_rng("dropout") if rate else None
-        q, queries = _split(q * d**-0.5, self.query_chunk)
+        q, _ = _split(q * d**-0.5, self.query_chunk)
         k, keys = _split(jnp.broadcast_to(k, (*k.shape[:2], *q.shape[-2:])), self.key_chunk)
         v, _ = _split(jnp.broadcast_to(v, (*v.shape[:2], q.shape[-2], v.shape[-1])), self.key_chunk)
 

@@ -28,8 +28,8 @@ class Linear(nn.Module):
 def kernel_attention(q: jax.Array, k: jax.Array, v: jax.Array, epsilon: float = 0.0) -> jax.Array:
     """q (kᵀ v) / (q · Σk + ε) from positive features.
 
-    q (b, n, h, r) and k (b, m, h or 1, r) float32, v (b, m, h or 1, e) -> (b, n, h, e) in v's dtype.
-    The sums over tokens are float32.
+    q (b, n, h, r) and k (b, m, h or 1, r) float32, v (b, m, h or 1, e) -> (b, n, h, e) in v's
+    dtype. The sums over tokens are float32.
     """
     h = q.shape[2]
     k, v = (jnp.broadcast_to(x, (*x.shape[:2], h, x.shape[-1])) for x in (k, v))

@@ -17,8 +17,8 @@ from vix_flax.layers.dense import fan_in_uniform
 class Linformer(nn.Module):
     """softmax(q (Eᵀk)ᵀ/√d) (Fᵀv), E and F `(m, k)` learned; `share_kv` uses E for both.
 
-    `attention_dropout` acts on the weights. With one key/value head, heads are folded into the queries,
-    so that nothing is copied for each head.
+    `attention_dropout` acts on the weights. With one key/value head, heads are folded into the
+    queries, so that nothing is copied for each head.
     """
 
     k: int = 64
@@ -51,7 +51,7 @@ class Linformer(nn.Module):
             known = self.get_variable("params", name).shape[0]
             if known != tokens:
                 raise ValueError(
-                    f"Linformer was initialised for {known} tokens and got {tokens}: its projection "
-                    "along the tokens has a fixed length"
+                    f"Linformer was initialised for {known} tokens and got {tokens}: its "
+                    "projection along the tokens has a fixed length"
                 )
         return self.param(name, fan_in_uniform(self.k), (tokens, self.k))

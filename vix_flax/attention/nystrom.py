@@ -18,7 +18,7 @@ PRECISE = jax.lax.Precision.HIGHEST
 
 
 class Nystrom(nn.Module):
-    """softmax(q k̃ᵀ) · pinv(softmax(q̃ k̃ᵀ)) · softmax(q̃ kᵀ) v, plus a convolution of v along the tokens.
+    """softmax(q k̃ᵀ) pinv(softmax(q̃ k̃ᵀ)) softmax(q̃ kᵀ) v, plus a convolution of v along the tokens.
 
     Landmarks q̃, k̃ are the means of `num_landmarks` consecutive segments of near-equal length
     (as many landmarks as tokens, where there are fewer tokens).
@@ -123,7 +123,7 @@ def pseudo_inverse(x: jax.Array, iterations: int, per_matrix: bool = True) -> ja
 
 
 def convolve_tokens(v: jax.Array, kernel: jax.Array, block: int = 128) -> jax.Array:
-    """Correlates v `(b, n, h, e)` along the tokens with each head's filter `(taps, h)`, zeros around.
+    """Correlates v `(b, n, h, e)` along tokens with each head's filter `(taps, h)`, zero-padded.
 
     As a product of blocks of tokens (with a halo) and one banded Toeplitz matrix a head: XLA's
     grouped convolution is 30 times slower on a CPU, and this is a plain matrix product anywhere.

@@ -17,9 +17,10 @@ SCORE_BYTES_ELSEWHERE = 2**30
 
 
 class Softmax(nn.Module):
-    """Softmax attention; `scale` multiplies the scores (None: 1/√d), `attention_dropout` acts on the weights.
+    """Softmax attention; `scale` multiplies the scores (None: 1/√d).
 
-    One key/value head serves all query heads if k and v have just one.
+    `attention_dropout` acts on the weights. One key/value head serves all query heads if k and v
+    have just one.
     """
 
     scale: float | None = None
@@ -54,7 +55,7 @@ class Softmax(nn.Module):
 
 
 def attention_weights(q: jax.Array, k: jax.Array) -> jax.Array:
-    """softmax(q kᵀ) in float32: q (b, n, h, d) already scaled, k (b, m, h or 1, d) -> (b, h, n, m)."""
+    """softmax(q kᵀ), float32: q (b, n, h, d) scaled before, k (b, m, h or 1, d) -> (b, h, n, m)."""
     if k.shape[2] == 1:
         scores = jnp.einsum("bnhd,bmd->bhnm", q, k[:, :, 0], preferred_element_type=jnp.float32)
     else:

@@ -22,8 +22,8 @@ DERIVED = re.compile(r"(^|\.)(num_batches_tracked|\w*pos_emb\.emb|calls_since_la
 def from_torch(model: nn.Module, state_dict: Mapping[str, Any]) -> dict:
     """The variables of `model` from a published model's `state_dict` (names → arrays or tensors).
 
-    The numbers agree with PyTorch's for `reference=True`. The RoPE models' position embedding, which
-    the published code carries but never reads, is dropped unless the model is a reference.
+    The numbers agree with PyTorch's for `reference=True`. The RoPE models' position embedding,
+    which the published code carries but never reads, is dropped unless the model is a reference.
 
     Raises:
         ValueError: names that are missing, left over or of another shape; all of them are listed.

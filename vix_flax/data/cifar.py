@@ -1,7 +1,7 @@
 """`cifar10` from the official archives: the python or the binary version, packed or unpacked.
 
-Krizhevsky 2009, Learning Multiple Layers of Features from Tiny Images. Files are found in the folder
-given or one level below, under the names that the archives have.
+Krizhevsky 2009, Learning Multiple Layers of Features from Tiny Images. Files are found in the
+folder given or one level below, under the names that the archives have.
 """
 
 import io
@@ -58,8 +58,10 @@ def _reader(root: Path, folder: str, archive: str) -> Callable[[str], bytes] | N
     unpacked = root if root.name == folder and root.is_dir() else unpacked
     if unpacked:
         return lambda name: _read(unpacked / name)
-    packed = root if root.name == archive else next(
-        (p / archive for p in places if (p / archive).is_file()), None
+    packed = (
+        root
+        if root.name == archive
+        else next((p / archive for p in places if (p / archive).is_file()), None)
     )
     if not packed or not packed.is_file():
         return None
@@ -75,7 +77,9 @@ def _reader(root: Path, folder: str, archive: str) -> Callable[[str], bytes] | N
 
     def from_archive(name):
         if name not in files:
-            raise ValueError(f"{packed} holds no {name}: it is not the official archive, or cut off")
+            raise ValueError(
+                f"{packed} holds no {name}: it is not the official archive, or cut off"
+            )
         return files[name]
 
     return from_archive
@@ -85,7 +89,9 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise ValueError(f"{path} cannot be read ({error.strerror}); unpack the archive again") from None
+        raise ValueError(
+            f"{path} cannot be read ({error.strerror}); unpack the archive again"
+        ) from None
 
 
 def _from_binary(read: Callable[[str], bytes], name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -111,7 +117,9 @@ class _ArraysOnly(pickle.Unpickler):
     """A pickle may run any code when it is loaded; this one may build numpy arrays."""
 
     def find_class(self, module, name):
-        if name in ("_reconstruct", "ndarray", "dtype", "_frombuffer") and module.startswith("numpy"):
+        if name in ("_reconstruct", "ndarray", "dtype", "_frombuffer") and module.startswith(
+            "numpy"
+        ):
             return super().find_class(module.replace("numpy.core", "numpy._core"), name)
         if (module, name) == ("_codecs", "encode"):
             return super().find_class(module, name)

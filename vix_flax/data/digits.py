@@ -1,5 +1,5 @@
-"""`digits`: 1,797 hand-written digits of 8 × 8 pixels, inside the package, so that a first run needs
-no network. Source and licence: `digits.LICENSE.md` beside this file.
+"""`digits`: 1,797 hand-written digits of 8 × 8 pixels, inside the package, so that a first run
+needs no network. Source and licence: `digits.LICENSE.md` beside this file.
 """
 
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Parts with no opinion: dense layers, norms, embeddings, positions. They import nothing of ours."""
+"""Parts with no opinion: dense layers, norms, embeddings, positions. They know nothing else."""
 
 from vix_flax.layers.activation import ACTIVATIONS, activate, gelu
 from vix_flax.layers.build import ModuleDef, build, field_names

@@ -1,4 +1,4 @@
-"""Three 3 × 3 convolutions instead of patches: the embedding of the Hybrid models (arXiv:2107.02239)."""
+"""Three 3 × 3 convolutions instead of patches: the Hybrid models' stem (arXiv:2107.02239)."""
 
 from typing import Any
 

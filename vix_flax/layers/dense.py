@@ -1,4 +1,4 @@
-"""Dense and convolution layers: PyTorch's default initialisation, and matrix products in two dimensions.
+"""Dense and convolution layers: PyTorch's default initialisation, products in two dimensions.
 
 Every published model starts from weights and biases drawn from U(-1/√fan_in, 1/√fan_in). Tokens are
 flattened before the product because XLA then computes the weight gradient as one plain matrix

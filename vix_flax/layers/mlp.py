@@ -1,4 +1,4 @@
-"""The feed-forward half of a block: two dense layers with an activation between, for each token alone."""
+"""The feed-forward half of a block: two dense layers and an activation, for each token alone."""
 
 from typing import Any
 

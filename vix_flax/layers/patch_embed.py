@@ -1,6 +1,6 @@
 """Images cut into patches, each patch one token: ViT's embedding (arXiv:2010.11929).
 
-A patch is flattened as (row, column, channel), channel fastest; patches follow each other row by row.
+A patch is flattened as (row, column, channel), channel fastest; patches come row by row.
 """
 
 from typing import Any
@@ -53,6 +53,7 @@ class NormPatchEmbed(PatchEmbed):
     """
 
     def embed(self, patches: jax.Array) -> jax.Array:
+        """`(b, h, w, p·q·C) -> (b, h, w, dim)`."""
         x = patches
         if x.shape[-1] > 1:
             x = LayerNorm(dtype=self.dtype, name="norm_in")(x)
@@ -64,5 +65,6 @@ class GeluPatchEmbed(PatchEmbed):
     """PatchEmbed, GELU, LayerNorm: the stem of the ImageNet-size Hybrid ViN."""
 
     def embed(self, patches: jax.Array) -> jax.Array:
+        """`(b, h, w, p·q·C) -> (b, h, w, dim)`."""
         x = activate(Dense(self.dim, dtype=self.dtype, name="dense")(patches), "gelu")
         return LayerNorm(dtype=self.dtype, name="norm_out")(x)

@@ -1,4 +1,4 @@
-"""Mixers: what lets positions see each other. `(b, *space, c) -> (b, *space, c)`, tokens and maps alike."""
+"""Mixers let positions see each other: `(b, *space, c) -> (b, *space, c)`, tokens or maps."""
 
 from vix_flax.mixers.fourier import Fourier
 from vix_flax.mixers.self_attention import SelfAttention

@@ -28,7 +28,7 @@ class Fourier(nn.Module):
 
 
 def _by_matrices(x: jax.Array) -> jax.Array:
-    """(b, n, c): y = C P − S Q with P = x cos, Q = x sin over the features, C and S over the tokens.
+    """(b, n, c): y = C P − S Q with P = x cos, Q = x sin over features, C and S over tokens.
 
     Rows t and n − t of C are equal and those of S opposite, and so are their columns: folding
     tokens first and unfolding frequencies last leaves matrices of half the side.
@@ -65,7 +65,7 @@ def dft_matrices(n: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _by_fft(x: jax.Array) -> jax.Array:
-    """Any shape: half the spectrum of a real signal, the rest by its symmetry Re F(−k) = Re F(k)."""
+    """Any shape: half the spectrum of a real signal, the rest by symmetry: Re F(−k) = Re F(k)."""
     axes = tuple(range(1, x.ndim))
     c = x.shape[-1]
     y = jnp.fft.rfftn(x, axes=axes).real

@@ -1,7 +1,7 @@
 """Token mixing by a learned MLP along the tokens, the same for every feature.
 
-Tolstikhin et al. 2021 (MLP-Mixer), arXiv:2105.01601. Cost O(n²·expansion·c); the token count is fixed
-at `init`. (b, *space, c) -> (b, *space, c)
+Tolstikhin et al. 2021 (MLP-Mixer), arXiv:2105.01601. Cost O(n²·expansion·c); the token count is
+fixed at `init`. (b, *space, c) -> (b, *space, c)
 """
 
 from typing import Any

@@ -1,4 +1,4 @@
-"""Backbones: each is four verbs (`tokens`, `encode`, `pooled`, `head`) and a `__call__` that chains them."""
+"""Backbones: four verbs each (`tokens`, `encode`, `pooled`, `head`), chained by `__call__`."""
 
 from vix_flax.models.block import Block, RenormBlock
 from vix_flax.models.fnet2d import FNet2D

@@ -34,4 +34,5 @@ class RenormBlock(Block):
     """Block whose second residual is the *normed* stream: nanovit's and CCT's."""
 
     def second_residual(self, x: jax.Array, normed: jax.Array) -> jax.Array:
+        """What the MLP's output is added to."""
         return normed

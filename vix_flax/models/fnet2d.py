@@ -1,4 +1,4 @@
-"""FNet2D: Fourier mixing of whole feature maps, rows, columns and channels at once (arXiv:2107.02239).
+"""FNet2D: Fourier mixing of whole maps: rows, columns and channels at once (arXiv:2107.02239).
 
 (b, H, W, C) -> (b, num_classes), for any image size; no tokens, no positions, no norm before the
 transform: the BatchNorm behind it absorbs its scale.
@@ -59,6 +59,7 @@ class FNet2D(nn.Module, kw_only=True):
         super().__post_init__()
 
     def setup(self):
+        """Names the parts."""
         self.conv1 = Conv(self.dim // 2, 3, padding=1, dtype=self.dtype)
         self.conv2 = Conv(self.dim, 3, padding=1, dtype=self.dtype)
         block = nn.remat(FourierBlock, static_argnums=(2,)) if self.remat else FourierBlock

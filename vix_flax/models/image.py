@@ -45,6 +45,6 @@ def check_image(shape: tuple[int, ...], channels: int, size: tuple[int, int] | N
 
 
 def example_image(model: nn.Module, batch: int = 1) -> jax.ShapeDtypeStruct:
-    """An abstract image batch `(batch, H, W, C)` that the model accepts (32 × 32 if it takes any)."""
+    """An abstract batch `(batch, H, W, C)` that the model accepts (32 × 32 if it takes any)."""
     height, width = pair("image_size", getattr(model, "image_size", 32))
     return jax.ShapeDtypeStruct((batch, height, width, model.channels), jnp.float32)

@@ -14,17 +14,17 @@ from flax.core import FrozenDict
 
 from vix_flax.attention import Softmax
 from vix_flax.layers import Dense, LayerNorm, ModuleDef, PatchEmbed, build, field_names
-from vix_flax.suggest import did_you_mean
 from vix_flax.layers.rotary import check_rotary_width
 from vix_flax.mixers import SelfAttention
 from vix_flax.models.block import Block
 from vix_flax.models.image import check_image, pair
+from vix_flax.suggest import did_you_mean
 
 POSITIONS = {"learned": None, "rotary": "raster", "rotary_axial": "axial", "none": None}
 
 
 class Head(nn.Module):
-    """LayerNorm (unless the tokens were normed before) and a dense layer: `(b, dim) -> (b, classes)`."""
+    """LayerNorm (unless the tokens were normed) and a dense layer: `(b, dim) -> (b, classes)`."""
 
     num_classes: int
     norm: bool = True
@@ -39,7 +39,7 @@ class Head(nn.Module):
 
 
 class ViX(nn.Module, kw_only=True):
-    """A vision transformer in four verbs: `tokens(img)`, `encode(tokens)`, `pooled(tokens)`, `head`.
+    """Vision transformer in four verbs: `tokens(img)`, `encode(tokens)`, `pooled(tokens)`, `head`.
 
     Every field is a plain value, so models compare, hash, pickle and serve as static arguments.
     The parts take from the model each field they share by name (`layers/build.py`).
@@ -167,6 +167,7 @@ class ViX(nn.Module, kw_only=True):
         return build(self.mixer, self, **given)
 
     def setup(self):
+        """Builds the parts."""
         rows, columns = self.grid
         tokens = rows * columns + self.class_token
         unit_normal = nn.initializers.normal(1.0)
@@ -214,6 +215,6 @@ class ViX(nn.Module, kw_only=True):
         return tokens.mean(axis=1, dtype=jnp.float32).astype(tokens.dtype)
 
     def __call__(self, img: jax.Array, *, train: bool = False) -> jax.Array:
-        """Logits `(b, num_classes)` float32 of images `(b, H, W, C)`; deterministic unless `train`."""
+        """Logits `(b, num_classes)`, float32, of images `(b, H, W, C)`."""
         features = self.pooled(self.encode(self.tokens(img, train=train), train=train))
         return self.head(features) if self.num_classes else features

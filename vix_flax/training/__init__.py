@@ -1,4 +1,4 @@
-"""Training: a config, an optimizer, two pure steps and a `for` loop. Knows neither models nor data sets."""
+"""Training: a config, an optimizer, two pure steps, a `for` loop. Knows no model, no data set."""
 
 from vix_flax.training.config import TrainConfig
 from vix_flax.training.loop import evaluate, fit

@@ -1,4 +1,4 @@
-"""Checkpoints, by orbax: what a model needs (`weights`) apart from what training needs (`training`)."""
+"""Checkpoints, by orbax: what a model needs (`weights`) apart from what `training` needs."""
 
 from pathlib import Path
 

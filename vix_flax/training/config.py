@@ -1,4 +1,4 @@
-"""What a training run is, as one frozen value: written to `config.json`, compared, changed by flags."""
+"""What a training run is, as one frozen value: saved in `config.json`, changed by flags."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -38,8 +38,11 @@ class TrainConfig:
 
     def __post_init__(self):
         for name in ("epochs", "batch_size"):
-            self._require(name, isinstance(getattr(self, name), int) and getattr(self, name) > 0,
-                          "a positive int")
+            self._require(
+                name,
+                isinstance(getattr(self, name), int) and getattr(self, name) > 0,
+                "a positive int",
+            )
         for name in ("lr",):
             self._require(name, getattr(self, name) > 0, "positive")
         for name in ("min_lr", "warmup_epochs", "weight_decay", "crop_padding"):
@@ -48,7 +51,9 @@ class TrainConfig:
             self._require(name, 0 <= getattr(self, name) < 1, "at least 0 and below 1")
         self._require("seed", isinstance(self.seed, int) and self.seed >= 0, "an int, at least 0")
         self._require("clip_grad", self.clip_grad is None or self.clip_grad > 0, "positive or None")
-        self._require("warmup_epochs", self.warmup_epochs < self.epochs, f"below {self.epochs} epochs")
+        self._require(
+            "warmup_epochs", self.warmup_epochs < self.epochs, f"below {self.epochs} epochs"
+        )
         for name, known in (("opt", OPTIMIZERS), ("sched", SCHEDULES)):
             if getattr(self, name) not in known:
                 raise ValueError(

@@ -14,7 +14,7 @@ Batches = Iterable[dict[str, np.ndarray]]
 
 
 def evaluate(variables: dict, batches: Batches, apply_fn: Callable, augment: Callable) -> dict:
-    """`loss` (nats, mean), `accuracy` and `confusion (classes, classes)` over all images, each once."""
+    """Mean `loss` (nats), `accuracy` and `confusion (classes, classes)`; each image counts once."""
     sums = [eval_step(variables, batch, apply_fn=apply_fn, augment=augment) for batch in batches]
     total = jax.tree.map(lambda *parts: np.sum(parts, axis=0), *jax.device_get(sums))
     return {
@@ -64,14 +64,17 @@ def fit(
                 f"the loss is {train['loss']} in epoch {epoch + 1}: try a lower lr or clip_grad=1"
             )
         val = evaluate(state.eval_variables, val_batches(), state.apply_fn, augment)
-        yield state, {
-            "epoch": epoch + 1,
-            "step": int(state.step),
-            "train_loss": train["loss"],
-            "train_accuracy": train["accuracy"],
-            "grad_norm": train["grad_norm"],
-            "val_loss": val["loss"],
-            "val_accuracy": val["accuracy"],
-            "seconds": seconds,
-            "images_per_second": images / seconds,
-        }
+        yield (
+            state,
+            {
+                "epoch": epoch + 1,
+                "step": int(state.step),
+                "train_loss": train["loss"],
+                "train_accuracy": train["accuracy"],
+                "grad_norm": train["grad_norm"],
+                "val_loss": val["loss"],
+                "val_accuracy": val["accuracy"],
+                "seconds": seconds,
+                "images_per_second": images / seconds,
+            },
+        )

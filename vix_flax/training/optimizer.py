@@ -23,7 +23,7 @@ def make_schedule(
 
 
 def decay_mask(params: Any) -> Any:
-    """True for each parameter that weight decay acts on: all but norms, biases, tokens, positions."""
+    """True for each parameter that weight decay acts on: not norms, biases, tokens, positions."""
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key not in NO_DECAY, params)
 
 

@@ -1,4 +1,4 @@
-"""One optimizer step and one evaluation step: pure functions, jitted, the old state's memory reused."""
+"""One optimizer step and one evaluation step: pure functions, jitted, the old state donated."""
 
 from collections.abc import Callable
 from functools import partial
@@ -11,9 +11,7 @@ from vix_flax.training.loss import cross_entropy
 from vix_flax.training.state import TrainState
 
 
-@partial(
-    jax.jit, static_argnames=("augment", "smoothing", "ema_decay"), donate_argnames=("state",)
-)
+@partial(jax.jit, static_argnames=("augment", "smoothing", "ema_decay"), donate_argnames=("state",))
 def train_step(
     state: TrainState,
     batch: dict[str, jax.Array],
@@ -49,9 +47,7 @@ def train_step(
     metrics = {"loss": loss, "accuracy": accuracy, "grad_norm": optax.global_norm(grads)}
     state = state.apply_gradients(grads=grads, extra={**state.extra, **updates})
     if state.ema is not None:
-        state = state.replace(
-            ema=optax.incremental_update(state.params, state.ema, 1 - ema_decay)
-        )
+        state = state.replace(ema=optax.incremental_update(state.params, state.ema, 1 - ema_decay))
     return state, metrics
 
 

@@ -1,0 +1,7 @@
+"""`python -m vix_flax` is the `vix` command."""
+
+import sys
+
+from vix_flax.cli import main
+
+sys.exit(main())

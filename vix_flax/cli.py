@@ -1,0 +1,275 @@
+"""The `vix` command: list, summary, train, eval, predict.
+
+A user's mistake is one line on stderr and exit code 2; an interrupt is exit code 130.
+"""
+
+import argparse
+import ast
+import contextlib
+import dataclasses
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from vix_flax.suggest import did_you_mean
+
+PROGRAM = "vix"
+out = Console(highlight=False, soft_wrap=True)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; returns its exit code."""
+    parser = make_parser()
+    args = parser.parse_args(argv)
+    try:
+        return args.run(args)
+    except (ValueError, FloatingPointError, OSError) as error:
+        print(f"{PROGRAM}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"{PROGRAM}: interrupted", file=sys.stderr)
+        return 130
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """All commands and flags; training flags have timm's names."""
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM, description="Efficient attention × vision backbones, in JAX."
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name, run, text):
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.set_defaults(run=run)
+        return sub
+
+    sub = command("list", list_command, "names of models, e.g. vix list 'hybrid_*'")
+    sub.add_argument("pattern", nargs="?", default="*")
+
+    sub = command("summary", summary_command, "parameters, FLOPs and outputs of a model's parts")
+    sub.add_argument("model")
+    sub.add_argument("--depth", type=int, default=1, help="levels of parts (default: 1)")
+    add_set(sub)
+
+    sub = command("train", train_command, "train; alone: ViN on hand-written digits")
+    for flag, kind, text in TRAIN_FLAGS:
+        names = flag.split()
+        if kind is bool:
+            sub.add_argument(*names, action="store_true", default=None, help=text)
+        else:
+            sub.add_argument(*names, type=kind, help=text)
+    sub.add_argument("--output", default="runs", metavar="DIR", help="parent of the run's folder")
+    add_set(sub)
+    add_cache(sub)
+
+    sub = command("eval", eval_command, "accuracy of a trained run")
+    sub.add_argument("folder", metavar="RUN")
+    sub.add_argument("--split", default="test", choices=("train", "val", "test"))
+    sub.add_argument("--data-dir", help="where the data is, if it has moved")
+    add_cache(sub)
+
+    sub = command("predict", predict_command, "most probable classes of image files")
+    sub.add_argument("folder", metavar="RUN")
+    sub.add_argument("images", nargs="+", metavar="IMAGE")
+    sub.add_argument("--top-k", type=int, default=3)
+    add_cache(sub)
+    return parser
+
+
+TRAIN_FLAGS = (
+    ("--model", str, "a name from `vix list` (default: vin)"),
+    ("--dataset", str, "digits or cifar10 (default: digits)"),
+    ("--data-dir", str, "folder with the data set's archive"),
+    ("--epochs", int, "passes over the training images"),
+    ("-b --batch-size", int, "images a step"),
+    ("--opt", str, "optimizer: adamw, lamb, lion"),
+    ("--lr", float, "highest learning rate"),
+    ("--min-lr", float, "learning rate at the end of a cosine schedule"),
+    ("--sched", str, "learning-rate schedule: cosine, constant"),
+    ("--warmup-epochs", float, "epochs of linear warm-up"),
+    ("--weight-decay", float, "decoupled; not of norms, biases, tokens, positions"),
+    ("--clip-grad", float, "largest global norm of the gradient"),
+    ("--smoothing", float, "label smoothing"),
+    ("--drop", float, "dropout of the model"),
+    ("--model-ema", bool, "evaluate a moving average of the parameters"),
+    ("--model-ema-decay", float, "of the moving average, per step"),
+    ("--seed", int, "of everything random"),
+)
+
+
+def add_set(parser: argparse.ArgumentParser) -> None:
+    """`--set field=value`, as often as wanted."""
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="any field of the model or of TrainConfig, e.g. --set num_landmarks=16",
+    )
+
+
+def add_cache(parser: argparse.ArgumentParser) -> None:
+    """The switch for XLA's compilation cache."""
+    parser.add_argument(
+        "--no-compilation-cache",
+        action="store_true",
+        help="compile anew instead of keeping programs in the user's cache folder",
+    )
+
+
+def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
+    """["dim=64", "pool=mean"] -> {"dim": 64, "pool": "mean"}: Python literals, else strings.
+
+    Raises:
+        ValueError: one has no `=`.
+    """
+    fields = {}
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        if not equals or not name:
+            raise ValueError(f"--set {assignment!r} must be FIELD=VALUE")
+        fields[name] = {"true": True, "false": False, "none": None}.get(text.lower(), text)
+        with contextlib.suppress(ValueError, SyntaxError):
+            fields[name] = ast.literal_eval(text)
+    return fields
+
+
+def list_command(args: argparse.Namespace) -> int:
+    """`vix list [PATTERN]`."""
+    from vix_flax.presets import PRESETS, list_models
+
+    names = list_models(args.pattern)
+    if not names:
+        raise ValueError(f"no model matches {args.pattern!r}" + did_you_mean(args.pattern, PRESETS))
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("model", "class", ""):
+        table.add_column(heading, no_wrap=heading != "")
+    for name in names:
+        cls = PRESETS[name][0]
+        table.add_row(name, cls.__name__, cls.__doc__.split("\n")[0])
+    out.print(table)
+    return 0
+
+
+def summary_command(args: argparse.Namespace) -> int:
+    """`vix summary MODEL`."""
+    from vix_flax.inspect import summarize
+    from vix_flax.presets import create_model
+
+    parts = summarize(create_model(args.model, **parse_assignments(args.set)), args.depth)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("part")
+    table.add_column("module")
+    for heading in ("output", "parameters", "MFLOPs"):
+        table.add_column(heading, justify="right")
+    for part in parts:
+        shape = " × ".join(map(str, part.shape[1:]))
+        row = (part.module, shape, f"{part.params:,}", f"{part.flops / 1e6:,.1f}")
+        table.add_row(part.path or args.model, *row, style="bold" if not part.path else "")
+    out.print(table)
+    out.print("Outputs are rows × columns × width, or tokens × width; FLOPs of one image, forward.")
+    return 0
+
+
+def train_command(args: argparse.Namespace) -> int:
+    """`vix train`: reports each epoch, then a table and where everything is."""
+    from vix_flax.host_memory import keep_freed_memory
+    from vix_flax.progress import Progress
+    from vix_flax.run import train
+
+    config = config_from(args)
+    keep_freed_memory()
+    start_compilation_cache(args)
+    with Progress(config, out) as progress:
+        result = train(config, args.output, progress.start, progress.step, progress.epoch)
+    table = Table(title="done", box=None, pad_edge=False, show_header=False, title_justify="left")
+    for name, value in (
+        ("validation accuracy", f"{result.val['val_accuracy']:.2%}"),
+        ("test accuracy", f"{result.test['accuracy']:.2%}"),
+        ("parameters", f"{result.params:,}"),
+        ("time", f"{result.seconds:.0f} s"),
+        ("run", str(result.folder)),
+    ):
+        table.add_row(name, value)
+    out.print(table)
+    out.print(f"Look at {result.folder}/curves.png and confusion.png, or: vix eval {result.folder}")
+    return 0
+
+
+def config_from(args: argparse.Namespace):
+    """The recipe of the data set, changed by the flags that were given.
+
+    Raises:
+        ValueError: an unknown data set or field, or a value out of range.
+    """
+    from vix_flax.recipes import recipe
+    from vix_flax.training import TrainConfig
+
+    known = {field.name for field in dataclasses.fields(TrainConfig)} - {"model_fields"}
+    fields = {
+        name: value for name, value in vars(args).items() if name in known and value is not None
+    }
+    model_fields = {} if args.drop is None else {"dropout": args.drop}
+    for name, value in parse_assignments(args.set).items():
+        (fields if name in known else model_fields)[name] = value
+    config = recipe(fields.pop("dataset", "digits"), fields.pop("model", None))
+    return dataclasses.replace(
+        config, **fields, model_fields={**config.model_fields, **model_fields}
+    )
+
+
+def eval_command(args: argparse.Namespace) -> int:
+    """`vix eval RUN`."""
+    from vix_flax.run import Run
+
+    start_compilation_cache(args)
+    run = Run.load(args.folder)
+    result = run.evaluate(args.split, args.data_dir)
+    count = int(result["confusion"].sum())
+    out.print(
+        f"{run.config.model} on {run.config.dataset}/{args.split} ({count:,} images): "
+        f"accuracy {result['accuracy']:.2%}, loss {result['loss']:.4f}"
+    )
+    return 0
+
+
+def predict_command(args: argparse.Namespace) -> int:
+    """`vix predict RUN IMAGE…`."""
+    import numpy as np
+
+    from vix_flax.data import read_image
+    from vix_flax.run import Run
+
+    if args.top_k < 1:
+        raise ValueError(f"--top-k {args.top_k} must be at least 1")
+    start_compilation_cache(args)
+    run = Run.load(args.folder)
+    images = np.stack([read_image(path, run.image_shape) for path in args.images])
+    for path, probabilities in zip(args.images, run.predict(images), strict=True):
+        best = np.argsort(-probabilities)[: args.top_k]
+        out.print(f"{path}: " + ", ".join(f"{run.classes[i]} {probabilities[i]:.1%}" for i in best))
+    return 0
+
+
+def start_compilation_cache(args: argparse.Namespace) -> None:
+    """Lets XLA keep compiled programs in the user's cache folder, unless the flag says no."""
+    import jax
+
+    if args.no_compilation_cache:
+        return
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vix_flax" / "xla"
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return  # nowhere to keep it: everything still works, a little slower
+    jax.config.update("jax_compilation_cache_dir", str(cache))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,56 @@
+"""What `vix train` shows while it runs: a bar in a terminal, a line for each epoch elsewhere."""
+
+from pathlib import Path
+
+from flax import linen as nn
+from rich import progress as bars
+from rich.console import Console
+
+from vix_flax.training import TrainConfig
+
+
+class Progress:
+    """A context manager whose methods `start`, `step` and `epoch` fit the hooks of `run.train`."""
+
+    def __init__(self, config: TrainConfig, console: Console):
+        self.config, self.console = config, console
+        self.bar = bars.Progress(
+            bars.TextColumn("{task.description}"),
+            bars.BarColumn(bar_width=None),
+            bars.MofNCompleteColumn(),
+            bars.TextColumn("{task.fields[status]}"),
+            bars.TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self.task = None
+
+    def __enter__(self):
+        self.bar.start()
+        self.console.print("preparing data and compiling …", style="dim")
+        return self
+
+    def __exit__(self, *exception):
+        self.bar.stop()
+
+    def start(self, folder: Path, model: nn.Module, params: int, steps: int) -> None:
+        """Says what is trained and where, before the first step compiles."""
+        name = f"{self.config.model} ({params:,} parameters) on {self.config.dataset}"
+        self.console.print(f"{name}: {self.config.epochs} epochs of {steps} steps → {folder}")
+        total = self.config.epochs * steps
+        self.task = self.bar.add_task("steps", total=total, status="compiling")
+
+    def step(self) -> None:
+        """One more step."""
+        self.bar.advance(self.task)
+
+    def epoch(self, row: dict[str, float]) -> None:
+        """One more epoch: its row of metrics."""
+        accuracy = f"val accuracy {row['val_accuracy']:.2%}"
+        self.bar.update(self.task, status=accuracy)
+        self.console.print(
+            f"epoch {row['epoch']:>3}/{self.config.epochs}"
+            f"  train loss {row['train_loss']:.4f}  val loss {row['val_loss']:.4f}"
+            f"  {accuracy}  {row['images_per_second']:,.0f} images/s"
+        )
