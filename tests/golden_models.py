@@ -72,3 +72,9 @@ def weights(arrays: dict) -> dict:
 
 def _plain(value):
     return tuple(value) if isinstance(value, list) else value
+
+
+def has_model(path: Path) -> bool:
+    """Whether the fixture's model exists here."""
+    _, config = load(path)
+    return "effective" in config and model_class(config["variant"]) is not None

@@ -146,13 +146,9 @@ def list_command(args: argparse.Namespace) -> int:
     names = list_models(args.pattern)
     if not names:
         raise ValueError(f"no model matches {args.pattern!r}" + did_you_mean(args.pattern, PRESETS))
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("model", "class", ""):
-        table.add_column(heading, no_wrap=heading != "")
+    width = max(map(len, names))
     for name in names:
-        cls = PRESETS[name][0]
-        table.add_row(name, cls.__name__, cls.__doc__.split("\n")[0])
-    out.print(table)
+        out.print(f"{name:{width}}  {PRESETS[name][0].__doc__.splitlines()[0]}")
     return 0
 
 

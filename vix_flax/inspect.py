@@ -41,8 +41,7 @@ def summarize(model: nn.Module, depth: int = 2) -> list[Part]:
     outputs: dict[tuple[str, ...], tuple[str, tuple[int, ...]]] = {}
 
     def record(call, args, kwargs, context):
-        path = context.module.path
-        if context.method_name != "__call__" or len(path) > depth or path in begun:
+        if context.method_name != "__call__" or len(path := context.module.path) > depth:
             return call(*args, **kwargs)
         begun.append(path)
         out = call(*args, **kwargs)

@@ -11,9 +11,12 @@ from flax import linen as nn
 
 from vix_flax import zoo
 from vix_flax.attention import ATTENTIONS
-from vix_flax.layers import field_names
+from vix_flax.layers import EMBEDS, field_names
+from vix_flax.mixers import MIXERS
 from vix_flax.models import FNet2D
 from vix_flax.suggest import did_you_mean
+
+PARTS = {"attention": ATTENTIONS, "embed": EMBEDS, "mixer": MIXERS}
 
 CIFAR = dict(
     image_size=32, patch_size=1, num_classes=10, dim=128, depth=4, heads=4, dim_head=32, mlp_dim=256
@@ -67,27 +70,29 @@ def create_model(name: str, **overrides: Any) -> nn.Module:
 
     `create_model("vit", attention="nystrom", num_landmarks=16)` is ViT with Nyström attention.
 
-    An attention may be given by name. A keyword that is no field of the model but one of its
-    attention's goes into `attention_options`.
+    `attention`, `embed` and `mixer` may be given by name. A keyword that is no field of the model
+    but one of its attention's goes into `attention_options`.
 
     Raises:
-        ValueError: unknown model, field or attention (near names are suggested), or fields that
-            cannot work together.
+        ValueError: unknown model, field or part (near names are suggested), or fields that cannot
+            work together.
     """
     if name not in PRESETS:
         raise ValueError(f"unknown model {name!r}" + did_you_mean(name, PRESETS))
     model, preset = PRESETS[name]
-    fields = {**preset, **overrides}
     names = field_names(model)
-    attention = fields.get("attention", getattr(model, "attention", None))
-    if isinstance(attention, str):
-        if attention not in ATTENTIONS:
-            raise ValueError(
-                f"unknown attention {attention!r}" + did_you_mean(attention, ATTENTIONS)
-            )
-        attention = fields["attention"] = ATTENTIONS[attention]
+    fields = {**preset, **overrides}
+    for part, known in PARTS.items():
+        if isinstance(fields.get(part), str):
+            if fields[part] not in known:
+                raise ValueError(
+                    f"unknown {part} {fields[part]!r}" + did_you_mean(fields[part], known)
+                )
+            fields[part] = known[fields[part]]
 
-    core_names = field_names(attention) if attention and "attention" in names else []
+    core_names = []
+    if "attention" in names:
+        core_names = field_names(fields.get("attention", model.attention))
     options = {k: fields.pop(k) for k in list(fields) if k not in names and k in core_names}
     for field in fields:
         if field not in names:

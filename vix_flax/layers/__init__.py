@@ -9,11 +9,21 @@ from vix_flax.layers.norm import LayerNorm
 from vix_flax.layers.patch_embed import GeluPatchEmbed, NormPatchEmbed, PatchEmbed
 from vix_flax.layers.rotary import check_rotary_width, rotary_angles, rotate
 
+EMBEDS = {
+    "patch": PatchEmbed,
+    "norm_patch": NormPatchEmbed,
+    "gelu_patch": GeluPatchEmbed,
+    "conv_stem": ConvStem,
+    "strided_conv_stem": StridedConvStem,
+    "relu_conv_stem": ReluConvStem,
+}
+
 __all__ = [
     "ACTIVATIONS",
     "Conv",
     "ConvStem",
     "Dense",
+    "EMBEDS",
     "GeluPatchEmbed",
     "LayerNorm",
     "Mlp",

@@ -4,4 +4,6 @@ from vix_flax.mixers.fourier import Fourier
 from vix_flax.mixers.self_attention import SelfAttention
 from vix_flax.mixers.token_mlp import TokenMlp
 
-__all__ = ["Fourier", "SelfAttention", "TokenMlp"]
+MIXERS = {"self_attention": SelfAttention, "fourier": Fourier, "token_mlp": TokenMlp}
+
+__all__ = ["MIXERS", "Fourier", "SelfAttention", "TokenMlp"]
