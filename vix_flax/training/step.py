@@ -44,7 +44,7 @@ def train_step(
 
     (loss, (logits, updates)), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
     accuracy = (logits.argmax(axis=-1) == batch["label"]).mean()
-    metrics = {"loss": loss, "accuracy": accuracy, "grad_norm": optax.global_norm(grads)}
+    metrics = {"loss": loss, "accuracy": accuracy, "grad_norm": optax.tree.norm(grads)}
     state = state.apply_gradients(grads=grads, extra={**state.extra, **updates})
     if state.ema is not None:
         state = state.replace(ema=optax.incremental_update(state.params, state.ema, 1 - ema_decay))

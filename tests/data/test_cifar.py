@@ -1,0 +1,209 @@
+"""CIFAR-10 from tiny archives in the official layouts, and from broken ones."""
+
+import io
+import os
+import pickle
+import struct
+import tarfile
+
+import numpy as np
+import pytest
+
+from vix_flax.data import load_dataset
+
+NAMES = ("data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5")
+PER_BATCH = 4
+LAYOUTS = ("python folder", "python archive", "binary folder", "binary archive")
+
+
+def content():
+    """Name → (images (n, 32, 32, 3), labels (n,)) of all six files."""
+    rng = np.random.default_rng(0)
+    return {
+        name: (rng.integers(0, 256, (PER_BATCH, 32, 32, 3), np.uint8), rng.integers(0, 10, 4))
+        for name in (*NAMES, "test_batch")
+    }
+
+
+def rows(images):
+    """As stored: all red values of an image, then green, then blue."""
+    return images.transpose(0, 3, 1, 2).reshape(len(images), -1)
+
+
+def python_file(images, labels):
+    batch = {b"batch_label": b"tiny", b"labels": labels.tolist(), b"data": rows(images)}
+    return pickle.dumps(batch, protocol=2)
+
+
+def binary_file(images, labels):
+    return np.concatenate([labels[:, None].astype(np.uint8), rows(images)], axis=1).tobytes()
+
+
+def files_of(layout, batches):
+    if layout.startswith("python"):
+        return {name: python_file(*batch) for name, batch in batches.items()}
+    return {f"{name}.bin": binary_file(*batch) for name, batch in batches.items()}
+
+
+def write(root, layout, files):
+    """Writes the files in this layout under `root`; returns the folder or archive."""
+    kind = "py" if layout.startswith("python") else "bin"
+    folder = f"cifar-10-batches-{kind}"
+    if layout.endswith("folder"):
+        (root / folder).mkdir(parents=True)
+        for name, data in files.items():
+            (root / folder / name).write_bytes(data)
+        return root / folder
+    root.mkdir(parents=True, exist_ok=True)
+    archive = root / f"cifar-10-{'python' if kind == 'py' else 'binary'}.tar.gz"
+    with tarfile.open(archive, "w:gz") as tar:
+        for name, data in files.items():
+            member = tarfile.TarInfo(f"{folder}/{name}")
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    return archive
+
+
+def load(path):
+    return load_dataset("cifar10", str(path))
+
+
+@pytest.mark.parametrize("place", ["itself", "in the folder given", "one level below"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_official_layout_gives_the_same_images(tmp_path, layout, place):
+    batches = content()
+    path = write(tmp_path / "below", layout, files_of(layout, batches))
+    places = {"itself": path, "in the folder given": path.parent, "one level below": tmp_path}
+    data = load(places[place])
+
+    images = np.concatenate([batches[name][0] for name in NAMES])
+    labels = np.concatenate([batches[name][1] for name in NAMES])
+    np.testing.assert_array_equal(np.concatenate([data.train.images, data.val.images]), images)
+    np.testing.assert_array_equal(np.concatenate([data.train.labels, data.val.labels]), labels)
+    np.testing.assert_array_equal(data.test.images, batches["test_batch"][0])
+    np.testing.assert_array_equal(data.test.labels, batches["test_batch"][1])
+    assert data.train.labels.dtype == np.int32
+
+
+def test_a_tenth_of_the_training_images_is_for_validation(tmp_path):
+    path = write(tmp_path, "binary folder", files_of("binary", content()))
+    data = load(path)
+    assert (len(data.train), len(data.val), len(data.test)) == (18, 2, 4)
+    assert (len(data.classes), data.image_shape) == (10, (32, 32, 3))
+
+
+class Python2Pickler(pickle._Pickler):
+    """Writes `str` and `bytes` alike as Python 2 wrote its strings."""
+
+    def save_string(self, text):
+        data = text if isinstance(text, bytes) else text.encode("ascii")
+        self.write(pickle.BINSTRING + struct.pack("<i", len(data)) + data)
+
+    dispatch = pickle._Pickler.dispatch | {str: save_string, bytes: save_string}
+
+
+def python2_file(images, labels):
+    file = io.BytesIO()
+    batch = {"batch_label": "tiny", "labels": labels.tolist(), "data": rows(images)}
+    Python2Pickler(file, protocol=2).dump(batch)
+    assert b"cnumpy._core.multiarray\n_reconstruct\n" in file.getvalue()
+    return file.getvalue().replace(b"numpy._core", b"numpy.core")
+
+
+def test_pickles_of_python_2_are_read(tmp_path):
+    batches = content()
+    files = {name: python2_file(*batch) for name, batch in batches.items()}
+    data = load(write(tmp_path, "python folder", files))
+    np.testing.assert_array_equal(data.test.images, batches["test_batch"][0])
+    np.testing.assert_array_equal(data.test.labels, batches["test_batch"][1])
+
+
+class Command:
+    """A pickle of this runs a shell command when it is loaded."""
+
+    def __init__(self, command):
+        self.command = command
+
+    def __reduce__(self):
+        return os.system, (self.command,)
+
+
+def test_a_pickle_that_asks_for_a_command_is_refused_and_not_run(tmp_path):
+    files = files_of("python", content())
+    files["data_batch_2"] = pickle.dumps(Command(f"touch {tmp_path}/ran"), protocol=2)
+    with pytest.raises(ValueError, match=r"data_batch_2.*system"):
+        load(write(tmp_path / "data", "python folder", files))
+    assert not (tmp_path / "ran").exists()
+
+
+def test_no_folder_given():
+    with pytest.raises(ValueError, match="--data-dir"):
+        load_dataset("cifar10")
+
+
+@pytest.mark.parametrize("name", ["", "nowhere"])
+def test_nothing_of_the_kind_there(tmp_path, name):
+    with pytest.raises(ValueError, match=r"cifar-10-python\.tar\.gz"):
+        load(tmp_path / name)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_missing_batch_is_named(tmp_path, layout):
+    files = files_of(layout, content())
+    missing = sorted(files)[2]
+    del files[missing]
+    with pytest.raises(ValueError, match=missing):
+        load(write(tmp_path, layout, files))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("kept", [0, 100, 5000, -1])
+def test_a_truncated_batch_is_named(tmp_path, layout, kept):
+    files = files_of(layout, content())
+    name = sorted(files)[3]
+    files[name] = files[name][:kept]
+    with pytest.raises(ValueError, match=name):
+        load(write(tmp_path, layout, files))
+
+
+@pytest.mark.parametrize("layout", ["python archive", "binary archive"])
+@pytest.mark.parametrize("share", [0, 0.1, 0.5, 0.9])
+def test_a_truncated_archive_is_named(tmp_path, layout, share):
+    archive = write(tmp_path, layout, files_of(layout, content()))
+    data = archive.read_bytes()
+    archive.write_bytes(data[: int(share * len(data))])
+    with pytest.raises(ValueError, match=archive.name):
+        load(tmp_path)
+
+
+def test_an_archive_that_is_none(tmp_path):
+    (tmp_path / "cifar-10-python.tar.gz").write_text("<html>404</html>")
+    with pytest.raises(ValueError, match=r"cifar-10-python\.tar\.gz"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_labels_out_of_range_are_refused(tmp_path, layout):
+    batches = content()
+    batches["data_batch_4"][1][0] = 10
+    with pytest.raises(ValueError, match="label"):
+        load(write(tmp_path, layout, files_of(layout, batches)))
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [
+        [1, 2, 3],
+        {b"labels": [1]},
+        {b"data": np.zeros((1, 3072), np.uint8)},
+        {b"data": np.zeros((2, 3072), np.uint8), b"labels": [1]},
+        {b"data": np.zeros((1, 3071), np.uint8), b"labels": [1]},
+        {b"data": np.zeros((1, 3072), np.float32), b"labels": [1]},
+    ],
+    ids=["list", "no data", "no labels", "too few labels", "too few pixels", "floats"],
+)
+def test_a_pickle_of_something_else_is_refused(tmp_path, batch):
+    files = files_of("python", content())
+    files["test_batch"] = pickle.dumps(batch, protocol=2)
+    with pytest.raises(ValueError, match="test_batch"):
+        load(write(tmp_path, "python folder", files))

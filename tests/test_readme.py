@@ -1,0 +1,57 @@
+"""What README and CONTRIBUTING show is true: their Python runs, their table is the zoo's."""
+
+import re
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import vix_flax as vix
+from vix_flax.cli import make_parser
+from vix_flax.models.image import example_image
+from vix_flax.presets import PRESETS
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
+
+
+def blocks(text, language):
+    """Fenced blocks of a language, with the indent of their list item taken off."""
+    for indent, body in re.findall(rf"^( *)```{language}\n(.*?)^ *```", text, re.M | re.S):
+        yield re.sub(rf"^{indent}", "", body, flags=re.M)
+
+
+@pytest.mark.parametrize("text", [README, CONTRIBUTING], ids=["README", "CONTRIBUTING"])
+def test_python_blocks_run_in_order(text):
+    names = {"jax": jax, "jnp": jnp}
+    code = list(blocks(text, "python"))
+    assert code
+    for block in code:
+        exec(compile(block, "block", "exec"), names)
+
+
+def test_the_model_table_is_the_zoo():
+    rows = re.findall(r"^\| `(\w+)` \| `(\w+)` \| .* \| ([\d,]+) \|$", README, re.M)
+    assert [name for name, *_ in rows] == list(PRESETS)
+    for name, cls, count in rows:
+        model = vix.create_model(name)
+        assert type(model).__name__ == cls
+        shapes = jax.eval_shape(model.init, jax.random.key(0), example_image(model))
+        assert f"{vix.count_params(shapes):,}" == count, name
+
+
+def test_commands_are_ones_the_parser_takes():
+    commands = re.findall(r"^vix (.*?)(?:  +#.*)?$", README, re.M)
+    assert len(commands) >= 8
+    for command in commands:
+        make_parser().parse_args(command.replace("'", "").split())
+
+
+def test_links_between_files_lead_somewhere():
+    for text in (README, CONTRIBUTING):
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", text):
+            assert (ROOT / target).exists(), target
+        for target in re.findall(r"`(vix_flax/[\w./]+|tests/[\w./]+)`", text):
+            assert (ROOT / target).exists() or "window" in target, target

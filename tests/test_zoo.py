@@ -1,0 +1,237 @@
+"""What every model of `list_models()` promises."""
+
+import pickle
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import vix_flax as vix
+from vix_flax.layers import field_names
+from vix_flax.presets import PRESETS
+
+BATCH = 3
+
+
+def tiny(name, **overrides):
+    """The preset, small enough to compile in a second."""
+    one_pixel_tokens = (name.startswith("hybrid") and "imagenet" not in name) or name.endswith(
+        "conv"
+    )
+    small = dict(
+        image_size=(4, 6) if one_pixel_tokens else (8, 12),
+        patch_size=1 if one_pixel_tokens else 2,
+        num_classes=5, dim=16, depth=1, heads=2, dim_head=8, mlp_dim=24, k=7, num_landmarks=5,
+        channels=2, dropout=0.1,
+    )  # fmt: skip
+    known = field_names(PRESETS[name][0])
+    return vix.create_model(name, **{k: v for k, v in small.items() if k in known} | overrides)
+
+
+def images(model, seed=0):
+    height, width = getattr(model, "image_size", (8, 12))
+    return jax.random.normal(jax.random.key(seed), (BATCH, height, width, model.channels))
+
+
+class Compiled:
+    """A tiny model, its variables, and one compiled call: (logits, parameter gradients)."""
+
+    def __init__(self, name):
+        self.model = tiny(name)
+        self.img = images(self.model)
+        self.variables = jax.jit(self.model.init)(jax.random.key(1), self.img)
+        self.traces = 0
+
+        @jax.jit
+        def call(params, img):
+            self.traces += 1
+
+            def objective(params):
+                logits = self.model.apply({**self.variables, "params": params}, img)
+                return (
+                    logits * jnp.arange(1.0, 1 + logits.size).reshape(logits.shape)
+                ).sum(), logits
+
+            return jax.grad(objective, has_aux=True)(params)
+
+        self.call = call
+        self.grads, self.logits = call(self.variables["params"], self.img)
+
+
+@pytest.fixture(scope="module", params=vix.list_models())
+def name(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def compiled(name):
+    return Compiled(name)
+
+
+def test_logits_have_a_row_an_image_and_are_float32(compiled):
+    assert compiled.logits.shape == (BATCH, 5)
+    assert compiled.logits.dtype == jnp.float32
+    assert np.isfinite(compiled.logits).all()
+
+
+def test_logits_do_not_depend_on_batch_mates(compiled):
+    others = images(compiled.model, seed=7) * 3
+    mixed = compiled.img.at[1:].set(others[1:])
+    _, logits = compiled.call(compiled.variables["params"], mixed)
+    assert compiled.traces == 1
+    np.testing.assert_allclose(logits[0], compiled.logits[0], rtol=0, atol=2e-6)
+    assert np.abs(logits[1:] - compiled.logits[1:]).max() > 1e-3
+
+
+def test_gradients_are_finite_and_reach_every_parameter(compiled):
+    for path, grad in jax.tree_util.tree_leaves_with_path(compiled.grads):
+        assert np.isfinite(grad).all(), jax.tree_util.keystr(path)
+        assert np.abs(grad).max() > 0, jax.tree_util.keystr(path)
+
+
+def test_bfloat16_stays_close_and_keeps_float32_parameters(name, compiled):
+    model = tiny(name, dtype=jnp.bfloat16)
+    shapes = jax.eval_shape(model.init, jax.random.key(1), compiled.img)
+    assert {leaf.dtype for leaf in jax.tree.leaves(shapes)} == {jnp.dtype("float32")}
+    logits = jax.jit(model.apply)(compiled.variables, compiled.img)
+    assert logits.dtype == jnp.float32
+    scale = np.abs(compiled.logits).max()
+    np.testing.assert_allclose(logits, compiled.logits, rtol=0, atol=0.06 * scale)
+
+
+def test_training_mode_needs_an_rng_and_uses_it(compiled):
+    def logits(seed):
+        rngs = {"dropout": jax.random.key(seed)}
+        return jax.eval_shape(
+            lambda: compiled.model.apply(
+                compiled.variables, compiled.img, train=True, rngs=rngs, mutable=["batch_stats"]
+            )
+        )[0]
+
+    assert logits(0).shape == compiled.logits.shape
+    with pytest.raises(Exception, match="dropout"):
+        jax.eval_shape(
+            lambda: compiled.model.apply(
+                compiled.variables, compiled.img, train=True, mutable=["batch_stats"]
+            )
+        )
+
+
+def test_without_classes_features_come_out(name, compiled):
+    model = tiny(name, num_classes=0)
+    out, _ = jax.eval_shape(model.init_with_output, jax.random.key(0), compiled.img)
+    assert out.shape == (BATCH, model.dim)
+
+
+def test_the_four_verbs_chain_to_the_call(compiled):
+    def chain(model, img):
+        features = model.pooled(model.encode(model.tokens(img)))
+        return features, model.head(features)
+
+    features, logits = jax.eval_shape(
+        lambda v, x: compiled.model.apply(v, x, method=chain), compiled.variables, compiled.img
+    )
+    assert features.shape == (BATCH, compiled.model.dim)
+    assert logits.shape == compiled.logits.shape
+
+
+def test_remat_changes_nothing_but_memory(name, compiled):
+    model = tiny(name, remat=True)
+    shapes = jax.eval_shape(model.init, jax.random.key(1), compiled.img)
+    assert jax.tree.structure(shapes) == jax.tree.structure(compiled.variables)
+    assert "remat" in str(
+        jax.make_jaxpr(
+            jax.grad(lambda p: model.apply({**compiled.variables, "params": p}, compiled.img).sum())
+        )(compiled.variables["params"])
+    )
+
+
+def test_equal_models_compare_hash_and_pickle(name, compiled):
+    twin = tiny(name)
+    assert twin == compiled.model
+    assert hash(twin) == hash(compiled.model)
+    assert pickle.loads(pickle.dumps(twin)) == compiled.model
+    assert twin != tiny(name, num_classes=6)
+
+
+def test_equal_models_are_traced_once(name, compiled):
+    traces = []
+
+    def features(model, variables, img):
+        traces.append(model)
+        return model.apply(variables, img, method="tokens")
+
+    step = jax.jit(features, static_argnums=0)
+    for model in (compiled.model, tiny(name)):
+        step(model, compiled.variables, compiled.img)
+    assert len(traces) == 1
+
+
+def test_fields_are_keywords_and_the_paper_is_named(name):
+    cls = PRESETS[name][0]
+    with pytest.raises(TypeError, match="positional"):
+        cls(32)
+    assert re.search(r"arXiv:\d{4}\.\d{4,5}", cls.__doc__)
+
+
+def test_summary_adds_up(compiled):
+    whole, *parts = vix.summarize(compiled.model, depth=1)
+    assert whole.params == vix.count_params(compiled.variables)
+    assert whole.flops == sum(part.flops for part in parts) > 0
+
+
+def test_presets_build_at_their_published_size(name):
+    assert vix.create_model(name).num_classes in (10, 200, 1000)
+
+
+@pytest.mark.parametrize("make_key", [jax.random.key, jax.random.PRNGKey])
+def test_the_design_snippet(make_key):
+    v = vix.ViN(
+        image_size=8, patch_size=2, num_classes=10, dim=16, depth=1, heads=4, mlp_dim=16,
+        num_landmarks=16, pool="cls", channels=3, dropout=0.0, emb_dropout=0.0, dim_head=8,
+    )  # fmt: skip
+    img = jnp.ones((1, 8, 8, 3))
+    rngs = {"params": make_key(1), "dropout": make_key(2), "emb_dropout": make_key(3)}
+    params = v.init(rngs, img)
+    logits = v.apply(params, img, rngs=rngs)
+    assert logits.shape == (1, 10)
+    np.testing.assert_array_equal(logits, v.apply(params, img))
+    logits, updates = v.apply(
+        params, img, train=True, rngs={"dropout": make_key(0)}, mutable=["batch_stats"]
+    )
+    assert not updates
+
+
+def test_list_models_matches_patterns():
+    assert vix.list_models("nano*") == ["nanovit", "nanovit_linear", "nanovit_linear_conv"]
+    assert set(vix.list_models()) == PRESETS.keys()
+
+
+@pytest.mark.parametrize("attention", vix.attention.ATTENTIONS)
+def test_any_attention_in_any_backbone_that_attends(attention):
+    model = vix.create_model("vit", attention=attention, image_size=8, patch_size=2, dim=8, depth=1)
+    img = jnp.zeros((2, 8, 8, 3))
+    assert jax.eval_shape(model.init_with_output, jax.random.key(0), img)[0].shape == (2, 10)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (dict(name="vinn"), "unknown model 'vinn'; did you mean 'vin'"),
+        (dict(name="vin", num_landmark=3), "vin has no field 'num_landmark'; did you mean 'num_l"),
+        (dict(name="vit", attention="nystorm"), "unknown attention 'nystorm'; did you mean 'nyst"),
+        (dict(name="vit", embed="pach"), "unknown embed 'pach'; did you mean 'patch'"),
+        (dict(name="vit", num_landmarks=3), "vit has no field 'num_landmarks'"),
+    ],
+)
+def test_create_model_suggests(fields, message):
+    with pytest.raises(ValueError, match=message):
+        vix.create_model(fields.pop("name"), **fields)
+
+
+def test_an_attention_option_finds_its_attention():
+    model = vix.create_model("vit", attention="nystrom", num_landmarks=16)
+    assert model.attention is vix.Nystrom
+    assert model.attention_options["num_landmarks"] == 16
