@@ -25,17 +25,21 @@ class Progress:
             disable=not console.is_terminal,
         )
         self.task = None
+        self.folder = None
 
     def __enter__(self):
         self.bar.start()
         self.console.print("preparing data and compiling …", style="dim")
         return self
 
-    def __exit__(self, *exception):
+    def __exit__(self, kind, *_):
         self.bar.stop()
+        if kind is KeyboardInterrupt and self.folder:
+            self.console.print(f"stopped early; metrics up to here are in {self.folder}")
 
     def start(self, folder: Path, model: nn.Module, params: int, steps: int) -> None:
         """Says what is trained and where, before the first step compiles."""
+        self.folder = folder
         name = f"{self.config.model} ({params:,} parameters) on {self.config.dataset}"
         self.console.print(f"{name}: {self.config.epochs} epochs of {steps} steps → {folder}")
         total = self.config.epochs * steps

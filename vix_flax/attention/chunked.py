@@ -25,13 +25,16 @@ class Chunked(nn.Module):
     attention_dropout: float = 0.0
     dtype: Any = None
 
+    def __post_init__(self):
+        for field in ("query_chunk", "key_chunk"):
+            if getattr(self, field) < 1:
+                raise ValueError(f"{field}={getattr(self, field)}: a chunk needs at least 1 token")
+        super().__post_init__()
+
     @nn.compact
     def __call__(
         self, q: jax.Array, k: jax.Array, v: jax.Array, *, train: bool = False
     ) -> jax.Array:
-        for field in ("query_chunk", "key_chunk"):
-            if getattr(self, field) < 1:
-                raise ValueError(f"{field}={getattr(self, field)}: a chunk needs at least 1 token")
         n, m, d = q.shape[1], k.shape[1], q.shape[-1]
         rate = self.attention_dropout if train else 0.0
         key = self.make_rng("dropout") if rate else None

@@ -26,12 +26,15 @@ class Linformer(nn.Module):
     attention_dropout: float = 0.0
     dtype: Any = None
 
+    def __post_init__(self):
+        if self.k < 1:
+            raise ValueError(f"k={self.k}: Linformer projects the tokens to at least 1 row")
+        super().__post_init__()
+
     @nn.compact
     def __call__(
         self, q: jax.Array, k: jax.Array, v: jax.Array, *, train: bool = False
     ) -> jax.Array:
-        if self.k < 1:
-            raise ValueError(f"k={self.k}: Linformer projects the tokens to at least 1 row")
         h, d, m = *q.shape[2:], k.shape[1]
         project_keys = self._projection("proj_k", m)
         project_values = project_keys if self.share_kv else self._projection("proj_v", m)

@@ -36,11 +36,22 @@ class Nystrom(nn.Module):
     reference: bool = False
     dtype: Any = None
 
+    def __post_init__(self):
+        if self.num_landmarks < 1:
+            raise ValueError(f"num_landmarks={self.num_landmarks}: at least 1 landmark is needed")
+        if self.pinv_iterations < 1:
+            raise ValueError(f"pinv_iterations={self.pinv_iterations}: at least 1 is needed")
+        taps = self.residual_conv_kernel
+        if taps < 0 or (taps and taps % 2 == 0):
+            raise ValueError(
+                f"residual_conv_kernel={taps}: an odd number of taps, or 0 for no convolution"
+            )
+        super().__post_init__()
+
     @nn.compact
     def __call__(
         self, q: jax.Array, k: jax.Array, v: jax.Array, *, train: bool = False
     ) -> jax.Array:
-        self._check()
         n, h, d = q.shape[1:]
         taps = self.residual_conv_kernel
         if taps:
@@ -72,17 +83,6 @@ class Nystrom(nn.Module):
                 f"{q.shape[1]}: use residual_conv_kernel=0"
             )
         return out[:, -n:]
-
-    def _check(self):
-        if self.num_landmarks < 1:
-            raise ValueError(f"num_landmarks={self.num_landmarks}: at least 1 landmark is needed")
-        if self.pinv_iterations < 1:
-            raise ValueError(f"pinv_iterations={self.pinv_iterations}: at least 1 is needed")
-        taps = self.residual_conv_kernel
-        if taps < 0 or (taps and taps % 2 == 0):
-            raise ValueError(
-                f"residual_conv_kernel={taps}: an odd number of taps, or 0 for no convolution"
-            )
 
 
 def segment_means(x: jax.Array, segments: int) -> jax.Array:

@@ -43,11 +43,16 @@ def from_torch(model: nn.Module, state_dict: Mapping[str, Any]) -> dict:
         used.update(names)
         if missing:
             continue
-        value = np.concatenate([_layout(model, path, weights[n]) for n in names], axis=-1)
-        if value.shape != leaf.shape:
-            shapes = " + ".join(f"{n} {weights[n].shape}" for n in names)
+        try:
+            parts = [_layout(model, path, weights[name]) for name in names]
+            value = np.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0]
+        except ValueError:  # cannot even be laid out, or joined
+            value = None
+        if value is None or value.shape != leaf.shape:
+            shapes = " + ".join(f"{name} {weights[name].shape}" for name in names)
             problems.append(f"misshapen {shapes}: {'/'.join(path[1:])} needs {leaf.shape}")
-        converted[path] = jnp.asarray(value, leaf.dtype)
+        else:
+            converted[path] = jnp.asarray(value, leaf.dtype)
     problems += [f"left over {name} {weights[name].shape}" for name in weights if name not in used]
     if problems:
         raise ValueError(

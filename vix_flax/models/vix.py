@@ -98,7 +98,11 @@ class ViX(nn.Module, kw_only=True):
     unused_positions: ClassVar[bool] = False  # the published model has positions it never reads
 
     def __post_init__(self):
+        # Values that JSON and command lines give, made hashable.
         self.attention_options = FrozenDict(self.attention_options)
+        for field in ("image_size", "patch_size"):
+            if isinstance(getattr(self, field), list):
+                setattr(self, field, tuple(getattr(self, field)))
         self._check()
         super().__post_init__()
 

@@ -16,9 +16,12 @@ def plot_curves(path: Path, rows: Sequence[dict[str, float]], title: str) -> Non
     for axes, name, unit in zip(
         figure.subplots(1, 2), ("loss", "accuracy"), ("loss (nats)", "accuracy"), strict=True
     ):
-        for split, style in (("train", "--"), ("val", "-")):
+        for split, style, label in (
+            ("train", "--", "train, augmented"),
+            ("val", "-", "validation"),
+        ):
             values = [row[f"{split}_{name}"] for row in rows]
-            axes.plot(epochs, values, style, marker="." if len(rows) < 20 else "", label=split)
+            axes.plot(epochs, values, style, marker="." if len(rows) < 20 else "", label=label)
         axes.set(xlabel="epoch", ylabel=unit)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
