@@ -13,10 +13,15 @@ ModuleDef = Callable[..., nn.Module]  # a Module class, or a `functools.partial`
 
 
 def field_names(part: ModuleDef) -> list[str]:
-    """The names of the fields that a user sets on a module class, in order."""
+    """The names of the fields that a user sets on a module class, in order.
+
+    Raises:
+        ValueError: `part` is no module class; an instance is none either.
+    """
     cls = part.func if isinstance(part, functools.partial) else part
-    if not dataclasses.is_dataclass(cls):
-        raise ValueError(f"{part!r} is not a flax.linen Module class (or a partial of one)")
+    if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
+        hint = ": give the class, without ()" if isinstance(cls, nn.Module) else ""
+        raise ValueError(f"{part!r} is not a flax.linen Module class{hint}")
     return [f.name for f in dataclasses.fields(cls) if f.init and f.name not in ("parent", "name")]
 
 
