@@ -19,7 +19,7 @@ from rich.table import Table
 from vix_flax.suggest import did_you_mean
 
 PROGRAM = "vix"
-out = Console(highlight=False, soft_wrap=True)
+out = Console(highlight=False, markup=False, soft_wrap=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,11 +36,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
+class Parser(argparse.ArgumentParser):
+    """An argparse parser whose errors are one line."""
+
+    def error(self, message):
+        """Prints the line and exits with 2."""
+        self.exit(2, f"{PROGRAM}: error: {message} (see {self.prog} --help)\n")
+
+
 def make_parser() -> argparse.ArgumentParser:
     """All commands and flags; training flags have timm's names."""
-    parser = argparse.ArgumentParser(
-        prog=PROGRAM, description="Efficient attention × vision backbones, in JAX."
-    )
+    parser = Parser(prog=PROGRAM, description="Efficient attention × vision backbones, in JAX.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(name, run, text):
@@ -157,6 +163,8 @@ def summary_command(args: argparse.Namespace) -> int:
     from vix_flax.inspect import summarize
     from vix_flax.presets import create_model
 
+    if args.depth < 0:
+        raise ValueError(f"--depth {args.depth} must be at least 0")
     parts = summarize(create_model(args.model, **parse_assignments(args.set)), args.depth)
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("part")
@@ -214,6 +222,10 @@ def config_from(args: argparse.Namespace):
     for name, value in parse_assignments(args.set).items():
         (fields if name in known else model_fields)[name] = value
     config = recipe(fields.pop("dataset", "digits"), fields.pop("model", None))
+    if "epochs" in fields and isinstance(fields["epochs"], int):
+        # The recipe's warm-up keeps its share of the run.
+        share = config.warmup_epochs / config.epochs
+        fields.setdefault("warmup_epochs", share * fields["epochs"])
     return dataclasses.replace(
         config, **fields, model_fields={**config.model_fields, **model_fields}
     )

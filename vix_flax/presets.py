@@ -101,4 +101,7 @@ def create_model(name: str, **overrides: Any) -> nn.Module:
             )
     if options:
         fields["attention_options"] = {**fields.get("attention_options", {}), **options}
-    return model(**fields)
+    try:
+        return model(**fields)
+    except TypeError as error:  # a value of a type that cannot be compared, or a field left out
+        raise ValueError(f"{name} cannot be built: {error}") from error

@@ -59,7 +59,7 @@ class Run:
             augment = _augment(config, tuple(saved["mean"]), tuple(saved["std"]))
         except FileNotFoundError:
             raise ValueError(f"{folder} is no run: it has no {CONFIG}") from None
-        except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+        except (OSError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{folder / CONFIG} cannot be read: {error!r}") from None
         model = create_model(config.model, **config.model_fields)
         abstract = jax.eval_shape(model.init, jax.random.key(0), example_image(model))
@@ -97,10 +97,11 @@ def resolve(config: TrainConfig, data: Dataset) -> tuple[TrainConfig, nn.Module]
     config = dataclasses.replace(config, model_fields={**fields, **config.model_fields})
     model = create_model(config.model, **config.model_fields)
     # Shapes alone: whatever does not fit together is found before anything is written or compiled.
-    logits = jax.eval_shape(
-        lambda x: model.init_with_output(jax.random.key(0), x)[0],
-        jax.ShapeDtypeStruct((1, *data.image_shape), "float32"),
-    )
+    image = jax.ShapeDtypeStruct((1, *data.image_shape), "float32")
+    try:
+        logits, _ = jax.eval_shape(model.init_with_output, jax.random.key(0), image)
+    except TypeError as error:  # such as a dtype that there is not
+        raise ValueError(f"{config.model} cannot be built: {error}") from error
     if logits.shape[-1] != len(data.classes):
         raise ValueError(
             f"num_classes={logits.shape[-1]} does not fit {data.name}: it has {len(data.classes)}"

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from vix_flax.data import load_dataset
+from vix_flax.data.cifar import _from_pickle, load_cifar10
 
 NAMES = ("data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5")
 PER_BATCH = 4
@@ -207,3 +208,23 @@ def test_a_pickle_of_something_else_is_refused(tmp_path, batch):
     files["test_batch"] = pickle.dumps(batch, protocol=2)
     with pytest.raises(ValueError, match="test_batch"):
         load(write(tmp_path, "python folder", files))
+
+
+def test_labels_that_are_no_integers_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="labels are not all integers"):
+        _from_pickle(
+            lambda name: python_file(np.zeros((2, 32, 32, 3), np.uint8), np.array([1.5, 2.5])), "x"
+        )
+
+
+def test_a_batch_cut_between_two_images_is_noticed(tmp_path):
+    images = np.zeros((4, 32, 32, 3), np.uint8)
+    files = {f"data_batch_{i}.bin": binary_file(images, np.zeros(4, int)) for i in range(1, 6)}
+    files["test_batch.bin"] = binary_file(images, np.zeros(4, int))
+    files["data_batch_3.bin"] = files["data_batch_3.bin"][: 2 * 3073]
+    folder = tmp_path / "cifar-10-batches-bin"
+    folder.mkdir()
+    for name, raw in files.items():
+        (folder / name).write_bytes(raw)
+    with pytest.raises(ValueError, match="one of them is truncated"):
+        load_cifar10(str(tmp_path))

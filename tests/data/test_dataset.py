@@ -94,5 +94,5 @@ def test_a_split_that_cannot_be_trained_on_is_refused_by_name(part, split, messa
 
 
 def test_an_unknown_data_set_gets_a_suggestion():
-    with pytest.raises(ValueError, match="'digit'.*'digits'"):
+    with pytest.raises(ValueError, match=r"'digit'.*'digits'"):
         load_dataset("digit")

@@ -10,8 +10,8 @@ GREY = np.random.default_rng(0).integers(0, 256, (8, 6), np.uint8)
 RGB = np.random.default_rng(1).integers(0, 256, (8, 6, 3), np.uint8)
 
 
-def write(path, pixels, mode=None):
-    Image.fromarray(pixels, mode).save(path)
+def write(path, pixels):
+    Image.fromarray(pixels).save(path)
     return path
 
 
@@ -45,7 +45,7 @@ def test_transparent_pixels_are_black(tmp_path):
 
 
 def test_a_palette_with_a_transparent_colour(tmp_path):
-    image = Image.fromarray(np.array([[0, 1], [1, 0]], np.uint8), "L").convert("P")
+    image = Image.fromarray(np.array([[0, 1], [1, 0]], np.uint8)).convert("P")
     image.putpalette([200, 10, 10, 10, 200, 10])
     image.save(tmp_path / "a.png", transparency=1)
     pixels = read_image(tmp_path / "a.png", (2, 2, 3))
@@ -104,3 +104,10 @@ def test_a_folder(tmp_path):
 def test_a_model_of_two_channels_has_no_image_files(tmp_path):
     with pytest.raises(ValueError, match="2"):
         read_image(write(tmp_path / "a.png", GREY), (8, 6, 2))
+
+
+def test_sixteen_bits_of_grey_are_scaled_and_not_cut_off(tmp_path):
+    levels = (np.arange(64).reshape(8, 8) * 1024).astype(np.uint16)
+    Image.fromarray(levels).save(tmp_path / "deep.png")
+    pixels = read_image(tmp_path / "deep.png", (8, 8, 1))
+    np.testing.assert_array_equal(pixels[..., 0], levels // 257)

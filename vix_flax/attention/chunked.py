@@ -27,8 +27,9 @@ class Chunked(nn.Module):
 
     def __post_init__(self):
         for field in ("query_chunk", "key_chunk"):
-            if getattr(self, field) < 1:
-                raise ValueError(f"{field}={getattr(self, field)}: a chunk needs at least 1 token")
+            value = getattr(self, field)
+            if type(value) is not int or value < 1:
+                raise ValueError(f"{field}={value!r} must be a positive int")
         super().__post_init__()
 
     @nn.compact

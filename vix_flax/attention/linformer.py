@@ -27,8 +27,8 @@ class Linformer(nn.Module):
     dtype: Any = None
 
     def __post_init__(self):
-        if self.k < 1:
-            raise ValueError(f"k={self.k}: Linformer projects the tokens to at least 1 row")
+        if type(self.k) is not int or self.k < 1:
+            raise ValueError(f"k={self.k!r} must be a positive int: rows that tokens project to")
         super().__post_init__()
 
     @nn.compact

@@ -37,15 +37,13 @@ class Nystrom(nn.Module):
     dtype: Any = None
 
     def __post_init__(self):
-        if self.num_landmarks < 1:
-            raise ValueError(f"num_landmarks={self.num_landmarks}: at least 1 landmark is needed")
-        if self.pinv_iterations < 1:
-            raise ValueError(f"pinv_iterations={self.pinv_iterations}: at least 1 is needed")
+        for field in ("num_landmarks", "pinv_iterations"):
+            value = getattr(self, field)
+            if type(value) is not int or value < 1:
+                raise ValueError(f"{field}={value!r} must be a positive int")
         taps = self.residual_conv_kernel
-        if taps < 0 or (taps and taps % 2 == 0):
-            raise ValueError(
-                f"residual_conv_kernel={taps}: an odd number of taps, or 0 for no convolution"
-            )
+        if type(taps) is not int or taps < 0 or (taps and taps % 2 == 0):
+            raise ValueError(f"residual_conv_kernel={taps!r} must be odd, or 0 for no convolution")
         super().__post_init__()
 
     @nn.compact

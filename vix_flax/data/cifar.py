@@ -7,6 +7,7 @@ folder given or one level below, under the names that the archives have.
 import io
 import pickle
 import tarfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -39,10 +40,13 @@ def load_cifar10(data_dir: str | None = None) -> Dataset:
     if data_dir is None:
         raise ValueError(f"cifar10 needs --data-dir: the folder that holds {names}")
     for folder, (archive, train_name, test_name) in LAYOUTS.items():
-        read = _reader(Path(data_dir), folder, archive)
+        read = _reader(Path(data_dir).resolve(), folder, archive)
         if read:
             decode = _from_pickle if folder.endswith("py") else _from_binary
             parts = [decode(read, train_name.format(i)) for i in range(1, 6)]
+            counts = [len(labels) for _, labels in parts]
+            if len(set(counts)) > 1:
+                raise ValueError(f"training batches of {counts} images: one of them is truncated")
             images, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
             test = Split(*decode(read, test_name))
             cut = len(labels) - max(1, len(labels) // 10)
@@ -72,7 +76,7 @@ def _reader(root: Path, folder: str, archive: str) -> Callable[[str], bytes] | N
                 for member in tar
                 if member.isfile()
             }
-    except (tarfile.TarError, EOFError, OSError) as error:
+    except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
         raise ValueError(f"{packed} is truncated or damaged ({error}); get it again") from None
 
     def from_archive(name):
@@ -105,12 +109,15 @@ def _from_binary(read: Callable[[str], bytes], name: str) -> tuple[np.ndarray, n
 def _from_pickle(read: Callable[[str], bytes], name: str) -> tuple[np.ndarray, np.ndarray]:
     try:
         content = _ArraysOnly(io.BytesIO(read(name)), encoding="bytes").load()
-        pixels, labels = np.asarray(content[b"data"]), np.asarray(content[b"labels"], np.int32)
+        pixels, labels = np.asarray(content[b"data"]), np.asarray(content[b"labels"])
         if pixels.dtype != np.uint8 or pixels.shape != (len(labels), PIXELS):
             raise ValueError(f"data {pixels.dtype} {pixels.shape} for {len(labels)} labels")
-    except (pickle.UnpicklingError, EOFError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{name} is truncated or no CIFAR-10 batch ({error})") from None
-    return _images(pixels), labels
+        if labels.dtype.kind not in "iu" or not np.all((labels >= 0) & (labels < len(CLASSES))):
+            raise ValueError(f"labels are not all integers from 0 to {len(CLASSES) - 1}")
+    except Exception as error:  # a damaged pickle raises almost anything
+        reason = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{name} is truncated or no CIFAR-10 batch ({reason})") from None
+    return _images(pixels), labels.astype(np.int32)
 
 
 class _ArraysOnly(pickle.Unpickler):

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 
 def read_image(path: str | Path, image_shape: tuple[int, int, int]) -> np.ndarray:
@@ -18,6 +18,9 @@ def read_image(path: str | Path, image_shape: tuple[int, int, int]) -> np.ndarra
         raise ValueError(f"image files have 1 or 3 channels; the model was trained on {channels}")
     try:
         with Image.open(path) as image:
+            image = ImageOps.exif_transpose(image)
+            if image.mode.startswith("I"):  # 16 bits of grey, which Pillow would cut off at 255
+                image = Image.fromarray((np.asarray(image) / 257).astype(np.uint8))
             # Transparent pixels are black, as the padding of a random crop is.
             if "A" in image.getbands() or "transparency" in image.info:
                 image = Image.alpha_composite(
@@ -27,6 +30,12 @@ def read_image(path: str | Path, image_shape: tuple[int, int, int]) -> np.ndarra
             pixels = np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
     except FileNotFoundError:
         raise ValueError(f"no such file: {path}") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except (
+        UnidentifiedImageError,
+        OSError,
+        SyntaxError,
+        ValueError,
+        Image.DecompressionBombError,
+    ) as error:
         raise ValueError(f"{path} is no image that can be read ({error})") from None
     return pixels.reshape(image_shape)

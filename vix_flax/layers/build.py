@@ -20,8 +20,9 @@ def field_names(part: ModuleDef) -> list[str]:
     """
     cls = part.func if isinstance(part, functools.partial) else part
     if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
-        hint = ": give the class, without ()" if isinstance(cls, nn.Module) else ""
-        raise ValueError(f"{part!r} is not a flax.linen Module class{hint}")
+        if isinstance(cls, nn.Module):
+            raise ValueError(f"{type(cls).__name__}(…) is an instance: give the class, without ()")
+        raise ValueError(f"{part!r} is not a flax.linen Module class")
     return [f.name for f in dataclasses.fields(cls) if f.init and f.name not in ("parent", "name")]
 
 

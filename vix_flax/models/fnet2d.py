@@ -12,7 +12,7 @@ from flax import linen as nn
 
 from vix_flax.layers import Conv, Dense, Mlp
 from vix_flax.mixers import Fourier
-from vix_flax.models.image import check_image
+from vix_flax.models.image import check_dtype, check_image
 
 
 class FourierBlock(nn.Module):
@@ -54,8 +54,9 @@ class FNet2D(nn.Module, kw_only=True):
 
     def __post_init__(self):
         for field in ("dim", "depth", "mlp_dim", "channels"):
-            if not isinstance(getattr(self, field), int) or getattr(self, field) < 1:
+            if type(getattr(self, field)) is not int or getattr(self, field) < 1:
                 raise ValueError(f"{field}={getattr(self, field)!r} must be a positive int")
+        check_dtype(self.dtype)
         super().__post_init__()
 
     def setup(self):

@@ -1,4 +1,4 @@
-"""What a backbone accepts: sizes given as an int or (height, width), images checked at the door."""
+"""What a backbone accepts, checked at the door: sizes as int or (height, width), dtypes, images."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ def pair(field: str, size: Any) -> tuple[int, int]:
     if (
         not isinstance(both, tuple | list)
         or len(both) != 2
-        or not all(isinstance(side, int) and side > 0 for side in both)
+        or not all(type(side) is int and side > 0 for side in both)
     ):
         raise ValueError(f"{field}={size!r} must be a positive int or (height, width)")
     return tuple(both)
@@ -42,6 +42,16 @@ def check_image(shape: tuple[int, ...], channels: int, size: tuple[int, int] | N
             f"images must have shape {wanted}; got {shape}: resize them, or build the model with "
             f"image_size={tuple(shape[1:3])}"
         )
+
+
+def check_dtype(dtype: Any) -> None:
+    """Raises ValueError unless `dtype` is None or names a floating-point type."""
+    try:
+        fits = dtype is None or jnp.issubdtype(jnp.dtype(dtype), jnp.floating)
+    except TypeError:
+        fits = False
+    if not fits:
+        raise ValueError(f"dtype={dtype!r} must be a floating-point type such as 'bfloat16'")
 
 
 def example_image(model: nn.Module, batch: int = 1) -> jax.ShapeDtypeStruct:

@@ -17,7 +17,7 @@ from vix_flax.layers import Dense, LayerNorm, ModuleDef, PatchEmbed, build, fiel
 from vix_flax.layers.rotary import check_rotary_width
 from vix_flax.mixers import SelfAttention
 from vix_flax.models.block import Block
-from vix_flax.models.image import check_image, pair
+from vix_flax.models.image import check_dtype, check_image, pair
 from vix_flax.suggest import did_you_mean
 
 POSITIONS = {"learned": None, "rotary": "raster", "rotary_axial": "axial", "none": None}
@@ -99,6 +99,8 @@ class ViX(nn.Module, kw_only=True):
 
     def __post_init__(self):
         # Values that JSON and command lines give, made hashable.
+        if not isinstance(self.attention_options, Mapping):
+            raise ValueError(f"attention_options={self.attention_options!r} must be a mapping")
         self.attention_options = FrozenDict(self.attention_options)
         for field in ("image_size", "patch_size"):
             if isinstance(getattr(self, field), list):
@@ -109,13 +111,15 @@ class ViX(nn.Module, kw_only=True):
     def _check(self):
         for field in ("dim", "depth", "heads", "dim_head", "mlp_dim", "channels"):
             value = getattr(self, field)
-            if value is not None and (not isinstance(value, int) or value < 1):
+            if value is not None and (type(value) is not int or value < 1):
                 raise ValueError(f"{field}={value!r} must be a positive int")
-        if not isinstance(self.num_classes, int) or self.num_classes < 0:
+        if type(self.num_classes) is not int or self.num_classes < 0:
             raise ValueError(f"num_classes={self.num_classes!r} must be an int, 0 for features")
         for field in ("dropout", "emb_dropout"):
-            if not 0 <= getattr(self, field) < 1:
-                raise ValueError(f"{field}={getattr(self, field)} must be at least 0 and below 1")
+            value = getattr(self, field)
+            if not isinstance(value, int | float) or not 0 <= value < 1:
+                raise ValueError(f"{field}={value!r} must be at least 0 and below 1")
+        check_dtype(self.dtype)
         pools = ("cls", "mean") if self.class_token else ("mean",)
         if self.pool not in pools:
             raise ValueError(

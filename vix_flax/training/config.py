@@ -1,8 +1,10 @@
 """What a training run is, as one frozen value: saved in `config.json`, changed by flags."""
 
+import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints
 
 from vix_flax.suggest import did_you_mean
 from vix_flax.training.optimizer import OPTIMIZERS, SCHEDULES
@@ -37,30 +39,35 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self):
-        for name in ("epochs", "batch_size"):
-            self._require(
-                name,
-                isinstance(getattr(self, name), int) and getattr(self, name) > 0,
-                "a positive int",
-            )
-        for name in ("lr",):
+        for spec in dataclasses.fields(self):
+            self._check_type(spec.name, get_type_hints(type(self))[spec.name])
+        for name in ("epochs", "batch_size", "lr"):
             self._require(name, getattr(self, name) > 0, "positive")
-        for name in ("min_lr", "warmup_epochs", "weight_decay", "crop_padding"):
+        for name in ("min_lr", "warmup_epochs", "weight_decay", "crop_padding", "seed"):
             self._require(name, getattr(self, name) >= 0, "at least 0")
         for name in ("smoothing", "model_ema_decay"):
             self._require(name, 0 <= getattr(self, name) < 1, "at least 0 and below 1")
-        self._require("seed", isinstance(self.seed, int) and self.seed >= 0, "an int, at least 0")
+        self._require("seed", self.seed < 2**32, "below 2**32")
+        self._require("min_lr", self.min_lr <= self.lr, f"at most lr={self.lr}")
         self._require("clip_grad", self.clip_grad is None or self.clip_grad > 0, "positive or None")
         self._require(
-            "warmup_epochs", self.warmup_epochs < self.epochs, f"below {self.epochs} epochs"
+            "warmup_epochs", self.warmup_epochs < self.epochs, f"below epochs={self.epochs}"
         )
         for name, known in (("opt", OPTIMIZERS), ("sched", SCHEDULES)):
-            if getattr(self, name) not in known:
-                raise ValueError(
-                    f"{name}={getattr(self, name)!r} is unknown"
-                    + did_you_mean(getattr(self, name), known)
-                )
+            value = getattr(self, name)
+            if value not in known:
+                raise ValueError(f"{name}={value!r} is unknown" + did_you_mean(value, known))
 
-    def _require(self, name, holds, what):
+    def _check_type(self, name: str, hint: Any) -> None:
+        value, kinds = getattr(self, name), get_args(hint) or (hint,)
+        if get_origin(hint) is Mapping:
+            kinds = (Mapping,)
+        accepted = (*kinds, int) if float in kinds else kinds
+        fits = isinstance(value, accepted) and (not isinstance(value, bool) or bool in kinds)
+        if isinstance(value, float):
+            fits = fits and math.isfinite(value)
+        self._require(name, fits, " or ".join(kind.__name__ for kind in kinds))
+
+    def _require(self, name: str, holds: bool, what: str) -> None:
         if not holds:
             raise ValueError(f"{name}={getattr(self, name)!r} must be {what}")

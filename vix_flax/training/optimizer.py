@@ -14,6 +14,7 @@ def make_schedule(
     sched: str, lr: float, steps: int, warmup_steps: int = 0, min_lr: float = 0.0
 ) -> optax.Schedule:
     """Step → learning rate: linear warm-up from 0, then constant, or a cosine down to `min_lr`."""
+    warmup_steps = min(warmup_steps, steps - 1)
     if sched == "cosine":
         if not warmup_steps:
             return optax.cosine_decay_schedule(lr, steps, alpha=min_lr / lr)

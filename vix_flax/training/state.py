@@ -1,8 +1,10 @@
 """Everything a run needs to go on: parameters, other collections, optimizer state, rng and step."""
 
+from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 from flax import linen as nn
 from flax.training import train_state
@@ -35,17 +37,17 @@ def create_state(
     ema: bool = False,
 ) -> TrainState:
     """A fresh state: variables drawn from `seed`, jitted (un-jitted init takes seconds)."""
-    init_key, feature_key, train_key = jax.random.split(jax.random.key(seed), 3)
+    params_key, features_key, rng = jax.random.split(jax.random.key(seed), 3)
+    rngs = {"params": params_key, "features": features_key}
+    return _create(model, tx, ema, rngs, rng, jnp.zeros(image.shape, image.dtype))
 
-    @jax.jit
-    def create(params_key, features_key, rng):
-        shape = jax.numpy.zeros(image.shape, image.dtype)
-        variables = dict(model.init({"params": params_key, "features": features_key}, shape))
-        params = variables.pop("params")
-        # A copy: a donated state must not hold one buffer twice.
-        average = jax.tree.map(jax.numpy.copy, params) if ema else None
-        return TrainState.create(
-            apply_fn=model.apply, params=params, tx=tx, extra=variables, rng=rng, ema=average
-        )
 
-    return create(init_key, feature_key, train_key)
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _create(model, tx, ema, rngs, rng, image):
+    variables = dict(model.init(rngs, image))
+    params = variables.pop("params")
+    # A copy: a donated state must not hold one buffer twice.
+    average = jax.tree.map(jnp.copy, params) if ema else None
+    return TrainState.create(
+        apply_fn=model.apply, params=params, tx=tx, extra=variables, rng=rng, ema=average
+    )

@@ -27,7 +27,8 @@ def train_step(
         batch: `{"image": (b, h, w, c) uint8, "label": (b,) int32}`.
         augment: (images, key) → what the model sees; hashable.
         smoothing: of the labels.
-        ema_decay: of the moving average, if the state has one.
+        ema_decay: of the moving average, if the state has one; after t steps at most
+            (1 + t) / (10 + t).
     """
     augment_key, dropout_key = jax.random.split(jax.random.fold_in(state.rng, state.step))
     images = augment(batch["image"], augment_key)
@@ -47,7 +48,9 @@ def train_step(
     metrics = {"loss": loss, "accuracy": accuracy, "grad_norm": optax.tree.norm(grads)}
     state = state.apply_gradients(grads=grads, extra={**state.extra, **updates})
     if state.ema is not None:
-        state = state.replace(ema=optax.incremental_update(state.params, state.ema, 1 - ema_decay))
+        # Early on the average follows closely: it must not remember how training began.
+        decay = jnp.minimum(ema_decay, (1 + state.step) / (10 + state.step))
+        state = state.replace(ema=optax.incremental_update(state.params, state.ema, 1 - decay))
     return state, metrics
 
 

@@ -1,0 +1,378 @@
+"""The `vix` command: what it prints, what it leaves, and one line for every mistake."""
+
+import contextlib
+import io
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+from PIL import Image
+
+import vix_flax as vix
+from vix_flax import run
+from vix_flax.cli import main
+from vix_flax.data import load_dataset
+from vix_flax.recipes import RECIPES
+
+NO_CACHE = "--no-compilation-cache"
+TINY = [
+    "--set", "depth=1", "--set", "dim=16", "--set", "heads=1", "--set", "dim_head=8",
+    "--set", "mlp_dim=16", "--set", "patch_size=4",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The folder of a run made by `vix train`, and what the command printed."""
+    output = tmp_path_factory.mktemp("cli") / "runs"
+    argv = ["train", "--model", "vit", "--epochs", "1", "--warmup-epochs", "0", "--seed", "3"]
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        assert main([*argv, "--lr", "0.01", "--output", str(output), NO_CACHE, *TINY]) == 0
+    (folder,) = output.iterdir()
+    return folder, printed.getvalue()
+
+
+def test_the_warm_up_keeps_its_share_of_a_shorter_run(monkeypatch):
+    configs = []
+    monkeypatch.setattr("vix_flax.run.train", lambda config, *_: configs.append(config) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        main(["train", "--epochs", "1", NO_CACHE])
+    recipe = RECIPES["digits"]
+    assert configs[0].warmup_epochs == recipe.warmup_epochs / recipe.epochs
+
+
+def test_file_names_are_printed_as_they_are(trained, tmp_path, capsys):
+    name = str(tmp_path / "a[b][red]y.png")
+    Image.new("L", (8, 8)).save(name)
+    assert main(["predict", str(trained[0]), name, NO_CACHE]) == 0
+    assert name in capsys.readouterr().out
+
+
+@pytest.fixture
+def compilation_cache():
+    """Puts jax's settings of the compilation cache back."""
+    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    before = {name: getattr(jax.config, name) for name in names}
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
+def names_in(text):
+    return [line.split()[0] for line in text.splitlines()]
+
+
+def test_list_names_every_model(capsys):
+    assert main(["list"]) == 0
+    assert set(vix.list_models()) <= set(names_in(capsys.readouterr().out))
+
+
+def test_list_takes_a_pattern(capsys):
+    assert main(["list", "hybrid_*_rope"]) == 0
+    printed = capsys.readouterr().out
+    assert "hybrid_vin_rope" in names_in(printed)
+    assert not {"vin_rope", "hybrid_vin"} & set(names_in(printed))
+
+
+def test_summary_says_what_a_model_has(capsys):
+    assert main(["summary", "vit", "--set", "image_size=8", *TINY]) == 0
+    model = vix.create_model(
+        "vit", image_size=8, patch_size=4, dim=16, depth=1, heads=1, dim_head=8, mlp_dim=16
+    )
+    variables = jax.eval_shape(model.init, jax.random.key(0), jax.numpy.zeros((1, 8, 8, 3)))
+    printed = capsys.readouterr().out
+    assert f"{vix.count_params(variables):,}" in printed
+    assert "blocks_0" in printed
+
+
+def test_train_reports_the_epoch_the_accuracy_and_the_folder(trained):
+    folder, printed = trained
+    accuracy = json.loads((folder / "test.json").read_text())["test_accuracy"]
+    assert "1/1" in printed
+    assert f"{accuracy:.2%}" in printed
+    assert str(folder) in printed.replace("\n", "")
+
+
+def test_train_leaves_a_run(trained):
+    folder, _ = trained
+    names = {path.name for path in folder.iterdir()}
+    pictures = {"curves.png", "confusion.png"}
+    assert names == {"config.json", "metrics.jsonl", "checkpoint", "test.json", *pictures}
+
+
+def test_train_saves_the_recipe_as_changed_by_flags(trained):
+    folder, _ = trained
+    config = json.loads((folder / "config.json").read_text())["config"]
+    assert (config["model"], config["epochs"], config["lr"], config["seed"]) == ("vit", 1, 0.01, 3)
+    assert config["model_fields"]["dim"] == 16
+    assert config["smoothing"] == RECIPES["digits"].smoothing
+
+
+def test_eval_gives_the_accuracy_that_training_reported(trained, capsys):
+    folder, _ = trained
+    assert main(["eval", str(folder), NO_CACHE]) == 0
+    accuracy = json.loads((folder / "test.json").read_text())["test_accuracy"]
+    printed = capsys.readouterr().out
+    assert f"{accuracy:.2%}" in printed
+    assert "359" in printed
+
+
+def test_eval_of_another_split(trained, capsys):
+    folder, _ = trained
+    assert main(["eval", str(folder), "--split", "val", NO_CACHE]) == 0
+    row = json.loads((folder / "metrics.jsonl").read_text())
+    assert f"{row['val_accuracy']:.2%}" in capsys.readouterr().out
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    images = load_dataset("digits").test.images
+    paths = [tmp_path / "one.png", tmp_path / "two.png"]
+    for path, image in zip(paths, images, strict=False):
+        Image.fromarray(image[..., 0]).save(path)
+    return [str(path) for path in paths]
+
+
+def predictions(printed):
+    """Path → [(class, percent), …] of each printed line."""
+    lines = dict(line.rsplit(": ", 1) for line in printed.splitlines())
+    return {path: re.findall(r"(\d) +(\d+\.\d+)%", text) for path, text in lines.items()}
+
+
+def test_predict_gives_the_most_probable_classes_first(trained, pictures, capsys):
+    assert main(["predict", str(trained[0]), *pictures, NO_CACHE]) == 0
+    found = predictions(capsys.readouterr().out)
+    assert list(found) == pictures
+    for best in found.values():
+        shares = [float(share) for _, share in best]
+        assert len(shares) == 3
+        assert shares == sorted(shares, reverse=True)
+
+
+def test_predict_gives_as_many_classes_as_wanted(trained, pictures, capsys):
+    assert main(["predict", str(trained[0]), pictures[0], "--top-k", "10", NO_CACHE]) == 0
+    (best,) = predictions(capsys.readouterr().out).values()
+    assert sorted(digit for digit, _ in best) == list("0123456789")
+    assert sum(float(share) for _, share in best) == pytest.approx(100, abs=1)
+
+
+def test_the_compilation_cache_is_left_alone_on_request(trained, compilation_cache):
+    jax.config.update("jax_compilation_cache_dir", "/untouched")
+    assert main(["eval", str(trained[0]), NO_CACHE]) == 0
+    assert jax.config.jax_compilation_cache_dir == "/untouched"
+
+
+def test_the_compilation_cache_is_in_the_users_cache_folder(
+    trained, compilation_cache, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert main(["eval", str(trained[0])]) == 0
+    folder = Path(jax.config.jax_compilation_cache_dir)
+    assert folder.is_relative_to(tmp_path)
+    assert folder.is_dir()
+
+
+def test_without_a_place_for_the_cache_everything_still_works(
+    trained, compilation_cache, tmp_path, monkeypatch
+):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert main(["eval", str(trained[0])]) == 0
+
+
+def config_of(monkeypatch, *flags):
+    """The TrainConfig that `vix train` would train with these flags."""
+    configs = []
+
+    def train(config, *_):
+        configs.append(config)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "train", train)
+    assert main(["train", *flags, NO_CACHE]) == 130
+    return configs[0]
+
+
+def test_an_interrupt_has_its_own_exit_code_and_no_traceback(monkeypatch, capsys):
+    config_of(monkeypatch)
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_without_flags_the_recipe_for_digits_is_trained(monkeypatch):
+    assert config_of(monkeypatch) == RECIPES["digits"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "field", "value"),
+    [
+        (["-b", "32"], "batch_size", 32),
+        (["--batch-size", "32"], "batch_size", 32),
+        (["--opt", "lion"], "opt", "lion"),
+        (["--sched", "constant"], "sched", "constant"),
+        (["--min-lr", "1e-6"], "min_lr", 1e-6),
+        (["--weight-decay", "0"], "weight_decay", 0),
+        (["--clip-grad", "1"], "clip_grad", 1),
+        (["--smoothing", "0"], "smoothing", 0),
+        (["--model-ema"], "model_ema", True),
+        (["--model-ema-decay", "0.9"], "model_ema_decay", 0.9),
+        (["--set", "crop_padding=2"], "crop_padding", 2),
+        (["--set", "flip=true"], "flip", True),
+        (["--set", "clip_grad=none"], "clip_grad", None),
+        (["--dataset", "cifar10", "--data-dir", "/d"], "data_dir", "/d"),
+        (["--dataset", "cifar10"], "lr", RECIPES["cifar10"].lr),
+    ],
+)
+def test_a_flag_sets_its_field(monkeypatch, flags, field, value):
+    assert getattr(config_of(monkeypatch, *flags), field) == value
+
+
+@pytest.mark.parametrize(
+    ("flags", "field", "value"),
+    [
+        (["--drop", "0.3"], "dropout", 0.3),
+        (["--set", "pool=mean"], "pool", "mean"),
+        (["--set", "image_size=(8, 8)"], "image_size", (8, 8)),
+        (["--set", "dim=8", "--set", "dim=24"], "dim", 24),
+        (["--set", "qkv_bias=True"], "qkv_bias", True),
+    ],
+)
+def test_a_flag_sets_a_field_of_the_model(monkeypatch, flags, field, value):
+    assert config_of(monkeypatch, *flags).model_fields[field] == value
+
+
+def error_of(capsys, argv):
+    """What `vix` says on stderr about a mistake: one line, and exit code 2."""
+    assert main(argv) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("vix: error:")
+    assert error.endswith("\n")
+    assert error.count("\n") == 1
+    return error
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["list", "hybridvit*"], ["hybridvit*"]),
+        (["summary", "vitt"], ["'vitt'", "'vit'"]),
+        (["summary", "vit", "--set", "dimm=3"], ["'dimm'", "'dim'"]),
+        (["summary", "vit", "--set", "dim"], ["'dim'", "="]),
+        (["summary", "vit", "--set", "=3"], ["'=3'"]),
+        (["summary", "vit", "--set", "dim=-1"], ["dim", "-1"]),
+        (["summary", "vit", "--set", "dim=many"], ["dim", "'many'"]),
+        (["summary", "vit", "--set", "dropout=abc"], ["dropout", "abc"]),
+        (["summary", "vit", "--set", "attention_options=3"], ["attention_options", "3"]),
+        (["summary", "vin", "--set", "num_landmarks=x"], ["num_landmarks", "x"]),
+        (["summary", "vit", "--set", "dtype=foo"], ["dtype", "foo"]),
+        (["summary", "vit", "--depth", "-1"], ["--depth", "-1"]),
+        (["summary", "vit", "--set", "attention=nystrm"], ["'nystrm'", "'nystrom'"]),
+        (["summary", "vit", "--set", "patch_size=5"], ["patch_size", "5"]),
+        (["eval", "/no/such/run", NO_CACHE], ["/no/such/run"]),
+        (["predict", "/no/such/run", "a.png", NO_CACHE], ["/no/such/run"]),
+    ],
+    ids=" ".join,
+)
+def test_a_mistake_is_one_line_that_names_it(capsys, argv, words):
+    error = error_of(capsys, argv)
+    assert all(word in error for word in words), error
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--model", "vinn"], ["'vinn'", "'vin'"]),
+        (["--dataset", "digit"], ["'digit'", "'digits'"]),
+        (["--dataset", "cifar10"], ["--data-dir"]),
+        (["--dataset", "cifar10", "--data-dir", "/no/such/data"], ["/no/such/data"]),
+        (["--data-dir", "/d"], ["/d"]),
+        (["--lr", "-1"], ["lr", "-1"]),
+        (["--lr", "0"], ["lr", "0"]),
+        (["--lr", "nan"], ["lr", "nan"]),
+        (["--epochs", "0"], ["epochs", "0"]),
+        (["-b", "0"], ["batch_size", "0"]),
+        (["--opt", "adam"], ["'adam'", "'adamw'"]),
+        (["--sched", "cosin"], ["'cosin'", "'cosine'"]),
+        (["--smoothing", "1"], ["smoothing", "1"]),
+        (["--seed", "-1"], ["seed", "-1"]),
+        (["--drop", "1"], ["dropout", "1"]),
+        (["--set", "num_landmark=3"], ["'num_landmark'", "'num_landmarks'"]),
+        (["--set", "num_landmarks=0"], ["num_landmarks", "0"]),
+        (["--set", "channels=3"], ["channels"]),
+        (["--set", "epochs=few"], ["epochs", "'few'"]),
+        (["--model", "fnet2d", "--set", "heads=3"], ["'heads'"]),
+    ],
+    ids=lambda value: " ".join(value),
+)
+def test_a_mistake_in_training_is_one_line_that_names_it(capsys, tmp_path, flags, words):
+    error = error_of(capsys, ["train", "--output", str(tmp_path / "runs"), NO_CACHE, *flags])
+    assert all(word in error for word in words), error
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_output_that_is_a_file(capsys, tmp_path):
+    (tmp_path / "file").write_text("")
+    error = error_of(capsys, ["train", "--output", str(tmp_path / "file"), NO_CACHE])
+    assert str(tmp_path / "file") in error
+
+
+def test_a_loss_that_is_not_finite(capsys, monkeypatch):
+    def train(*_):
+        raise FloatingPointError("the loss is nan in epoch 2")
+
+    monkeypatch.setattr(run, "train", train)
+    assert "epoch 2" in error_of(capsys, ["train", NO_CACHE])
+
+
+def test_a_file_that_is_no_image(trained, capsys, tmp_path):
+    (tmp_path / "a.png").write_text("no image")
+    argv = ["predict", str(trained[0]), str(tmp_path / "a.png"), NO_CACHE]
+    assert str(tmp_path / "a.png") in error_of(capsys, argv)
+
+
+def test_an_image_that_is_not_there(trained, capsys, pictures):
+    argv = ["predict", str(trained[0]), pictures[0], "/no/such.png", NO_CACHE]
+    assert "/no/such.png" in error_of(capsys, argv)
+
+
+def test_no_class_wanted(trained, capsys, pictures):
+    argv = ["predict", str(trained[0]), *pictures, "--top-k", "0", NO_CACHE]
+    assert "top-k 0" in error_of(capsys, argv)
+
+
+@pytest.mark.parametrize("argv", [[], ["fly"], ["train", "--epochs", "ten"], ["eval"]])
+def test_a_command_line_that_cannot_be_parsed_has_exit_code_2(capsys, argv):
+    with pytest.raises(SystemExit) as exit:
+        main(argv)
+    assert exit.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith("vix: error:")
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["list", "summary", "train", "eval", "predict"])
+def test_every_command_has_help(capsys, command):
+    with pytest.raises(SystemExit) as exit:
+        main([command, "--help"])
+    assert exit.value.code == 0
+    assert command in capsys.readouterr().out
+
+
+def python(*argv):
+    root = Path(vix.__file__).parents[1]
+    return subprocess.run([sys.executable, *argv], cwd=root, capture_output=True, text=True)
+
+
+def test_the_package_runs_as_a_module():
+    done = python("-m", "vix_flax", "list", "vi?")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert names_in(done.stdout) == ["vil", "vin", "vip", "vit"]
+
+
+def test_importing_the_package_imports_nothing_heavy():
+    heavy = ("torch", "tensorflow", "matplotlib", "orbax.checkpoint", "PIL")
+    code = f"import sys, vix_flax; print([name for name in {heavy} if name in sys.modules])"
+    assert python("-c", code).stdout.strip() == "[]"

@@ -1,0 +1,54 @@
+"""Every data set has a recipe, and a recipe serves every model."""
+
+import pytest
+
+import vix_flax as vix
+from vix_flax.data import DATASETS, load_dataset
+from vix_flax.layers import field_names
+from vix_flax.presets import PRESETS
+from vix_flax.recipes import RECIPES, recipe
+from vix_flax.run import resolve
+
+
+def test_there_is_a_recipe_for_every_data_set():
+    assert RECIPES.keys() == DATASETS.keys()
+    for name, config in RECIPES.items():
+        assert config.dataset == name
+        assert config.model in PRESETS
+
+
+@pytest.mark.parametrize("dataset", RECIPES)
+def test_alone_it_is_the_recipe_itself(dataset):
+    assert recipe(dataset) == RECIPES[dataset]
+
+
+@pytest.mark.parametrize("model", vix.list_models())
+@pytest.mark.parametrize("dataset", RECIPES)
+def test_another_model_gets_the_fields_that_it_has(dataset, model):
+    config = recipe(dataset, model)
+    assert config.model == model
+    assert config.model_fields.keys() <= set(field_names(PRESETS[model][0]))
+    assert config.model_fields.items() <= RECIPES[dataset].model_fields.items()
+    vix.create_model(model, **config.model_fields)
+
+
+def test_another_model_trains_alike():
+    ours, theirs = recipe("digits"), recipe("digits", "vit")
+    assert (ours.epochs, ours.lr, ours.opt) == (theirs.epochs, theirs.lr, theirs.opt)
+
+
+@pytest.mark.parametrize("model", ["vin", "vit", "fnet2d"])
+def test_the_recipe_for_digits_fits_digits(model):
+    config, built = resolve(recipe("digits", model), load_dataset("digits"))
+    assert built == vix.create_model(model, **config.model_fields)
+    assert built.num_classes == 10
+
+
+def test_an_unknown_data_set_gets_a_suggestion():
+    with pytest.raises(ValueError, match=r"'cifar'.*'cifar10'"):
+        recipe("cifar")
+
+
+def test_an_unknown_model_gets_a_suggestion():
+    with pytest.raises(ValueError, match=r"'fnet3d'.*'fnet2d'"):
+        recipe("digits", "fnet3d")

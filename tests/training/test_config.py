@@ -1,0 +1,87 @@
+"""A config that cannot be trained is refused when it is made, by field and value."""
+
+import dataclasses
+import re
+
+import pytest
+
+from vix_flax.training import TrainConfig
+
+BAD = [
+    ("epochs", 0),
+    ("epochs", -1),
+    ("epochs", 1.5),
+    ("epochs", "3"),
+    ("batch_size", 0),
+    ("batch_size", 2.0),
+    ("lr", 0.0),
+    ("lr", -1.0),
+    ("lr", float("nan")),
+    ("min_lr", -1e-5),
+    ("warmup_epochs", -1),
+    ("warmup_epochs", 40),
+    ("weight_decay", -0.1),
+    ("crop_padding", -1),
+    ("smoothing", -0.1),
+    ("smoothing", 1.0),
+    ("model_ema_decay", 1.0),
+    ("model_ema_decay", -0.5),
+    ("seed", -1),
+    ("seed", 0.5),
+    ("clip_grad", 0.0),
+    ("clip_grad", -1.0),
+    ("opt", "sgdd"),
+    ("sched", "linear"),
+    # Of another type than the field's.
+    ("lr", "fast"),
+    ("lr", float("inf")),
+    ("lr", True),
+    ("epochs", True),
+    ("clip_grad", "abc"),
+    ("warmup_epochs", "nan"),
+    ("opt", []),
+    ("dataset", [1]),
+    ("data_dir", 3),
+    ("flip", "maybe"),
+    ("crop_padding", 1.5),
+    ("model_fields", 3),
+    ("seed", 2**32),
+    ("min_lr", 0.1),
+]
+
+
+@pytest.mark.parametrize(("field", "value"), BAD, ids=[f"{name}={value}" for name, value in BAD])
+def test_a_value_out_of_range_is_refused(field, value):
+    with pytest.raises(ValueError, match=re.escape(f"{field}={value!r}")):
+        TrainConfig(**{field: value})
+
+
+def test_a_change_is_checked_too():
+    with pytest.raises(ValueError, match="epochs=0"):
+        dataclasses.replace(TrainConfig(), epochs=0)
+
+
+@pytest.mark.parametrize(("field", "value"), [("opt", "adam"), ("sched", "cosin")])
+def test_an_unknown_name_gets_a_suggestion(field, value):
+    with pytest.raises(ValueError, match=f"{field}.*did you mean '(adamw|cosine)'"):
+        TrainConfig(**{field: value})
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"clip_grad": 1.0, "smoothing": 0.1, "warmup_epochs": 0.5},
+        {"epochs": 1, "batch_size": 1, "weight_decay": 0, "model_ema_decay": 0},
+        {"opt": "lamb", "sched": "constant"},
+        {"opt": "lion"},
+    ],
+)
+def test_a_sensible_config_is_a_value(fields):
+    assert TrainConfig(**fields) == TrainConfig(**fields)
+    assert dataclasses.replace(TrainConfig(), **fields) == TrainConfig(**fields)
+
+
+def test_a_config_does_not_change():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        TrainConfig().lr = 1.0

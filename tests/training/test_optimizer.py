@@ -1,0 +1,116 @@
+"""Schedules at the points that define them; decay and clipping do what they say and no more."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import traverse_util
+
+import vix_flax as vix
+from vix_flax.models.image import example_image
+from vix_flax.training import decay_mask, make_optimizer, make_schedule
+from vix_flax.training.optimizer import OPTIMIZERS
+
+SIZES = dict(image_size=8, patch_size=2, dim=16, depth=1, heads=2, dim_head=8, mlp_dim=16)
+
+
+def test_cosine_starts_at_lr_and_ends_at_min_lr():
+    schedule = make_schedule("cosine", 0.1, steps=100, min_lr=0.02)
+    assert schedule(0) == pytest.approx(0.1)
+    assert schedule(50) == pytest.approx(0.06)
+    assert schedule(100) == pytest.approx(0.02)
+    assert schedule(150) == pytest.approx(0.02)
+
+
+def test_cosine_after_a_warm_up():
+    schedule = make_schedule("cosine", 0.1, steps=100, warmup_steps=20, min_lr=0.02)
+    assert schedule(0) == 0
+    assert schedule(10) == pytest.approx(0.05)
+    assert schedule(20) == pytest.approx(0.1)
+    assert schedule(60) == pytest.approx(0.06)
+    assert schedule(100) == pytest.approx(0.02)
+
+
+@pytest.mark.parametrize("warmup", [0, 20])
+def test_cosine_only_falls_after_the_warm_up(warmup):
+    schedule = make_schedule("cosine", 0.1, steps=100, warmup_steps=warmup)
+    rates = [float(schedule(step)) for step in range(warmup, 101)]
+    assert rates == sorted(rates, reverse=True)
+    assert rates[-1] == pytest.approx(0, abs=1e-9)
+
+
+def test_constant_stays():
+    schedule = make_schedule("constant", 0.1, steps=100)
+    assert [float(schedule(step)) for step in (0, 1, 99, 1000)] == pytest.approx([0.1] * 4)
+
+
+def test_constant_after_a_warm_up():
+    schedule = make_schedule("constant", 0.1, steps=100, warmup_steps=20)
+    rates = [float(schedule(step)) for step in (0, 10, 20, 99, 1000)]
+    assert rates == pytest.approx([0, 0.05, 0.1, 0.1, 0.1])
+
+
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [("vit", SIZES), ("vil", SIZES), ("hybrid_vin", SIZES | {"patch_size": 1}), ("fnet2d", {})],
+)
+def test_decay_acts_on_kernels_but_not_on_norms_biases_tokens_and_positions(name, fields):
+    model = vix.create_model(name, **fields)
+    params = jax.eval_shape(model.init, jax.random.key(0), example_image(model))["params"]
+    mask = traverse_util.flatten_dict(decay_mask(params))
+    assert mask.keys() == traverse_util.flatten_dict(params).keys()
+    for path, decays in mask.items():
+        if path[-1] in ("bias", "scale", "cls_token", "pos_embedding"):
+            assert not decays, path
+        if path[-1] == "kernel":
+            assert decays, path
+    assert set(mask.values()) == {True, False}
+
+
+PARAMS = {
+    "dense": {"kernel": jnp.full((3, 4), 2.0), "bias": jnp.full(4, 2.0)},
+    "norm": {"scale": jnp.full(4, 2.0), "bias": jnp.full(4, 2.0)},
+    "cls_token": jnp.full((1, 1, 4), 2.0),
+    "pos_embedding": jnp.full((1, 5, 4), 2.0),
+}
+
+
+def after_a_step(tx, params, grads):
+    updates, _ = tx.update(grads, tx.init(params), params)
+    return optax.apply_updates(params, updates)
+
+
+@pytest.mark.parametrize("opt", OPTIMIZERS)
+def test_without_gradients_only_unmasked_parameters_shrink(opt):
+    tx = make_optimizer(opt, optax.constant_schedule(0.1), weight_decay=0.5)
+    after = after_a_step(tx, PARAMS, jax.tree.map(jnp.zeros_like, PARAMS))
+    assert (after["dense"]["kernel"] < 2).all()
+    after["dense"]["kernel"] = PARAMS["dense"]["kernel"]
+    jax.tree.map(np.testing.assert_array_equal, after, PARAMS)
+
+
+@pytest.mark.parametrize("opt", ["adamw", "lion"])
+def test_decay_is_decoupled_from_the_gradient(opt):
+    tx = make_optimizer(opt, optax.constant_schedule(0.1), weight_decay=0.5)
+    after = after_a_step(tx, PARAMS, jax.tree.map(jnp.zeros_like, PARAMS))
+    np.testing.assert_allclose(after["dense"]["kernel"], 2 * (1 - 0.1 * 0.5), rtol=1e-6)
+
+
+@pytest.mark.parametrize("opt", OPTIMIZERS)
+def test_every_optimizer_goes_down(opt):
+    tx = make_optimizer(opt, optax.constant_schedule(0.05), weight_decay=0.0)
+    loss = lambda p: sum(jnp.square(leaf).sum() for leaf in jax.tree.leaves(p))
+    assert loss(after_a_step(tx, PARAMS, jax.grad(loss)(PARAMS))) < loss(PARAMS)
+
+
+@pytest.mark.parametrize(("clip", "norm"), [(None, 5.0), (1.0, 1.0), (7.0, 5.0)])
+def test_gradients_are_clipped_to_the_global_norm(clip, norm):
+    tx = make_optimizer("adamw", optax.constant_schedule(0.1), 0.0, clip)
+    params = {"a": {"kernel": jnp.zeros(1)}, "b": {"kernel": jnp.zeros(1)}}
+    grads = {"a": {"kernel": jnp.array([3.0])}, "b": {"kernel": jnp.array([-4.0])}}
+    _, state = tx.update(grads, tx.init(params), params)
+    first_moment = optax.tree_utils.tree_get(state, "mu")
+    assert optax.tree.norm(first_moment) == pytest.approx(0.1 * norm, rel=1e-5)
+    share = first_moment["b"]["kernel"] / first_moment["a"]["kernel"]
+    np.testing.assert_allclose(share, -4 / 3, rtol=1e-6)
