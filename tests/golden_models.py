@@ -42,6 +42,13 @@ def build(config: dict, **overrides):
         dim = effective.get("dim", effective.get("final_dim"))
         sizes = {name: effective[name] for name in ("num_classes", "depth", "mlp_dim")}
         return cls(dim=dim, **sizes)
+    if issubclass(cls, vix.CCX):
+        names = cls.__dataclass_fields__.keys() | {"num_landmarks"}
+        fields = {name: _plain(value) for name, value in effective.items() if name in names}
+        core = {n: effective[n] for n in ("nb_features",) if n in effective}
+        options = {**core, **overrides.pop("attention_options", {})}
+        fields |= {"image_size": _plain(effective["img_size"]), "attention_options": options}
+        return cls(**{"reference": True, **fields, **overrides})
     if issubclass(cls, vix.MLPMixer):
         names = ("channels", "patch_size", "dim", "depth", "num_classes", "expansion_factor")
         fields = {name: _plain(effective[name]) for name in names}

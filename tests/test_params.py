@@ -23,6 +23,9 @@ def build(variant, config):
         dim, mult = fields.pop("final_dim"), fields.pop("mlp_mult")
         fields = {**fields, "dim": dim, "mlp_dim": dim * mult}
         fields.pop("image_size")
+    if variant in ("CCT", "CCN", "CCP"):
+        fields["image_size"] = fields.pop("img_size")
+        fields.pop("mlp_radio", None)  # a slip of the script: swallowed, the ratio stays 4
     if variant == "HybridMLPMixer":
         fields["image_size"] *= 2  # theirs is the halved map's
     if variant in ALWAYS_FOUR_HEADS:

@@ -24,9 +24,12 @@ from vix_flax.attention import (
 
 # Looking at a model.
 from vix_flax.inspect import count_params, summarize
-from vix_flax.models import FNet2D, ViX
+from vix_flax.models import CCX, FNet2D, ViX
 from vix_flax.presets import create_model, list_models
 from vix_flax.zoo import (
+    CCN,
+    CCP,
+    CCT,
     FNet,
     HybridFNet,
     HybridMLPMixer,
@@ -57,6 +60,7 @@ from vix_flax.zoo import (
 __version__ = "0.1.0"
 
 __all__ = [
+    "CCN", "CCP", "CCT", "CCX",
     "Chunked", "FNet", "FNet2D", "HybridFNet", "HybridMLPMixer", "HybridViL", "HybridViLRoPE",
     "HybridViN", "HybridViNRoPE", "HybridViP", "HybridViPRoPE", "HybridViT", "HybridViTRoPE",
     "ImageNetHybridViN", "Linear", "Linformer", "MLPMixer", "NanoViT", "NanoViTLinear",

@@ -57,10 +57,12 @@ def summarize(model: nn.Module, depth: int = 2) -> list[Part]:
     def inside(path, counts):
         return sum(count for owner, count in counts if owner[: len(path)] == path)
 
-    return [
+    parts = [
         Part("/".join(path), *outputs[path], inside(path, params), inside(path, flops))
         for path in begun
     ]
+    # Dropout and the like neither hold nor cost anything.
+    return [part for part in parts if part.params or part.flops]
 
 
 def _flops(jaxpr, scope: tuple[str, ...] = (), times: int = 1) -> Iterator[tuple[tuple, int]]:

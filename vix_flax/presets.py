@@ -22,6 +22,10 @@ CIFAR = dict(
     image_size=32, patch_size=1, num_classes=10, dim=128, depth=4, heads=4, dim_head=32, mlp_dim=256
 )
 TINY = dict(image_size=64, num_classes=200, dim=128, depth=4, expansion_factor=1)
+COMPACT = dict(
+    image_size=64, num_classes=200, embedding_dim=128, num_layers=4, num_heads=4, n_conv_layers=3,
+    kernel_size=3, stride=(2, 1, 1), padding=1, pooling_stride=1,
+)  # fmt: skip
 NANO = {**CIFAR, "heads": 8, "dim_head": 16, "mlp_dim": 512, "dropout": 0.1}
 
 PRESETS: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {
@@ -54,6 +58,9 @@ PRESETS: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {
             mlp_dim=3072, dropout=0.5,
         ),
     ),
+    "cct": (zoo.CCT, COMPACT),
+    "ccn": (zoo.CCN, COMPACT),
+    "ccp": (zoo.CCP, COMPACT),
     "nanovit": (zoo.NanoViT, {**NANO, "patch_size": 2}),
     "nanovit_linear": (zoo.NanoViTLinear, NANO),
     "nanovit_linear_conv": (zoo.NanoViTLinearConv, NANO),

@@ -18,7 +18,7 @@ from vix_flax.layers import (
     StridedConvStem,
 )
 from vix_flax.mixers import Fourier, TokenMlp
-from vix_flax.models import RenormBlock, ViX
+from vix_flax.models import CCX, RenormBlock, ViX
 
 
 class ViT(ViX, kw_only=True):
@@ -236,3 +236,24 @@ class NanoViTLinearConv(NanoViTLinear, kw_only=True):
 
     patch_size: int | tuple[int, int] = 1
     embed: ModuleDef = ReluConvStem
+
+
+class CCT(CCX, kw_only=True):
+    """Compact convolutional transformer (arXiv:2104.05704) with softmax attention."""
+
+
+class CCN(CCX, kw_only=True):
+    """CCT with Nyström attention (arXiv:2107.02239)."""
+
+    attention: ModuleDef = Nystrom
+    num_landmarks: int = 64
+    projection_drops: ClassVar[bool] = False
+
+
+class CCP(CCX, kw_only=True):
+    """CCT with Performer attention (arXiv:2107.02239); the MLPs have no dropout."""
+
+    attention: ModuleDef = Performer
+    qkv_bias: ClassVar[bool] = True
+    projection_drops: ClassVar[bool] = False
+    mlp_drops: ClassVar[bool] = False

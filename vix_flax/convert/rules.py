@@ -7,7 +7,7 @@ by `+` are concatenated along their outputs (queries, keys and values in one mat
 
 from flax import linen as nn
 
-from vix_flax.models import FNet2D
+from vix_flax.models import CCX, FNet2D
 from vix_flax.zoo import FNet, HybridMLPMixer, ImageNetHybridViN, MLPMixer, NanoViT
 
 Table = dict[str, str]
@@ -75,6 +75,30 @@ NANO: Table = {
     r"head/dense": "mlp_head.1",
 }
 
+CCX_: Table = {
+    r"pos_embedding": "classifier.positional_emb",
+    r"norm": "classifier.norm",
+    r"pool/score": "classifier.attention_pool",
+    r"classifier": "classifier.fc",
+    r"blocks_(\d+)/norm1": r"classifier.blocks.\1.pre_norm",
+    r"blocks_(\d+)/mixer/to_qkv": (
+        r"classifier.blocks.\1.self_attn.qkv|classifier.blocks.\1.self_attn.to_qkv"
+        r"|classifier.blocks.\1.self_attn.to_q+classifier.blocks.\1.self_attn.to_k"
+        r"+classifier.blocks.\1.self_attn.to_v"
+    ),
+    r"blocks_(\d+)/mixer/to_out": (
+        r"classifier.blocks.\1.self_attn.proj|classifier.blocks.\1.self_attn.to_out.0"
+        r"|classifier.blocks.\1.self_attn.to_out"
+    ),
+    r"blocks_(\d+)/mixer/core/residual_conv": r"classifier.blocks.\1.self_attn.res_conv.weight",
+    r"blocks_(\d+)/mixer/core/projection": (
+        r"classifier.blocks.\1.self_attn.fast_attention.projection_matrix"
+    ),
+    r"blocks_(\d+)/norm2": r"classifier.blocks.\1.norm1",
+    r"blocks_(\d+)/mlp/dense1": r"classifier.blocks.\1.linear1",
+    r"blocks_(\d+)/mlp/dense2": r"classifier.blocks.\1.linear2",
+}
+
 FNET2D: Table = {
     r"conv1": "conv.0",
     r"conv2": "conv.1",
@@ -106,6 +130,11 @@ def table_for(model: nn.Module) -> Table:
     """The rename table of the model's family."""
     if isinstance(model, MLPMixer):
         return mlp_mixer(model)
+    if isinstance(model, CCX):
+        # Layers of the tokenizer are counted from 0 there and from 1 here.
+        layers = range(model.n_conv_layers)
+        convs = {f"tokenizer/conv{i + 1}": f"tokenizer.conv_layers.{i}.0" for i in layers}
+        return {**CCX_, **convs}
     if isinstance(model, FNet2D):
         return FNET2D
     if isinstance(model, NanoViT):
@@ -113,3 +142,12 @@ def table_for(model: nn.Module) -> Table:
     if isinstance(model, FNet):
         return FNET
     return IMAGENET if isinstance(model, ImageNetHybridViN) else VIX
+
+
+def not_read(model: nn.Module) -> set[str]:
+    """Names that a published state dict has and this model does without."""
+    if isinstance(model, CCX) and model.positional_embedding != "learnable":
+        return {"classifier.positional_emb"}  # the sine table
+    if getattr(model, "unused_positions", False) and not model.reference:
+        return {"pos_embedding"}
+    return set()

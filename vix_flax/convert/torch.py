@@ -10,7 +10,7 @@ import numpy as np
 from flax import linen as nn
 from flax import traverse_util
 
-from vix_flax.convert.rules import table_for
+from vix_flax.convert.rules import not_read, table_for
 from vix_flax.models.image import example_image, pair
 from vix_flax.zoo import NanoViT
 
@@ -31,9 +31,7 @@ def from_torch(model: nn.Module, state_dict: Mapping[str, Any]) -> dict:
     weights = {name: np.asarray(value) for name, value in state_dict.items()}
     table = table_for(model)
     wanted = jax.eval_shape(model.init, jax.random.key(0), example_image(model))
-    used = {name for name in weights if DERIVED.search(name)}
-    if getattr(model, "unused_positions", False) and not model.reference:
-        used.add("pos_embedding")
+    used = {name for name in weights if DERIVED.search(name)} | not_read(model)
 
     problems, converted = [], {}
     for path, leaf in traverse_util.flatten_dict(wanted).items():

@@ -3,11 +3,15 @@
 from vix_flax.layers.activation import ACTIVATIONS, activate, gelu
 from vix_flax.layers.build import ModuleDef, build, field_names
 from vix_flax.layers.conv_stem import ConvStem, ReluConvStem, StridedConvStem
+from vix_flax.layers.conv_tokenizer import ConvTokenizer
 from vix_flax.layers.dense import Conv, Dense
+from vix_flax.layers.drop_path import DropPath
 from vix_flax.layers.mlp import Mlp
 from vix_flax.layers.norm import LayerNorm
 from vix_flax.layers.patch_embed import GeluPatchEmbed, NormPatchEmbed, PatchEmbed
+from vix_flax.layers.pool import SequencePool
 from vix_flax.layers.rotary import check_rotary_width, rotary_angles, rotate
+from vix_flax.layers.sine import sine_positions
 
 EMBEDS = {
     "patch": PatchEmbed,
@@ -22,7 +26,9 @@ __all__ = [
     "ACTIVATIONS",
     "Conv",
     "ConvStem",
+    "ConvTokenizer",
     "Dense",
+    "DropPath",
     "EMBEDS",
     "GeluPatchEmbed",
     "LayerNorm",
@@ -31,6 +37,7 @@ __all__ = [
     "NormPatchEmbed",
     "PatchEmbed",
     "ReluConvStem",
+    "SequencePool",
     "StridedConvStem",
     "activate",
     "build",
@@ -39,4 +46,5 @@ __all__ = [
     "gelu",
     "rotary_angles",
     "rotate",
+    "sine_positions",
 ]

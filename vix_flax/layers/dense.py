@@ -30,13 +30,16 @@ class Dense(nn.Module):
     features: int
     use_bias: bool = True
     dtype: Any = None
+    initializer: str = "fan_in"  # or "trunc_normal": σ = 0.02, biases 0, as timm's and CCT's
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         *lead, c = x.shape
-        init = fan_in_uniform(c)
-        kernel = self.param("kernel", init, (c, self.features))
-        bias = self.param("bias", init, (self.features,)) if self.use_bias else None
+        kernel_init = bias_init = fan_in_uniform(c)
+        if self.initializer == "trunc_normal":
+            kernel_init, bias_init = nn.initializers.normal(0.02), nn.initializers.zeros
+        kernel = self.param("kernel", kernel_init, (c, self.features))
+        bias = self.param("bias", bias_init, (self.features,)) if self.use_bias else None
         x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
         y = x.reshape(-1, c) @ kernel
         if bias is not None:
@@ -55,14 +58,16 @@ class Conv(nn.Module):
     kernel_size: int
     stride: int = 1
     padding: int = 0
+    use_bias: bool = True
+    kernel_init: Initializer | None = None
     dtype: Any = None
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         c, k, p = x.shape[-1], self.kernel_size, self.padding
         init = fan_in_uniform(c * k * k)
-        kernel = self.param("kernel", init, (k, k, c, self.features))
-        bias = self.param("bias", init, (self.features,))
+        kernel = self.param("kernel", self.kernel_init or init, (k, k, c, self.features))
+        bias = self.param("bias", init, (self.features,)) if self.use_bias else None
         x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
         y = jax.lax.conv_general_dilated(
             x,
@@ -71,4 +76,4 @@ class Conv(nn.Module):
             ((p, p), (p, p)),
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )
-        return y + bias
+        return y if bias is None else y + bias

@@ -16,11 +16,13 @@ class Mlp(nn.Module):
     activation: str = "gelu"
     dropout: float = 0.0
     dtype: Any = None
+    initializer: str = "fan_in"
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         c = x.shape[-1]
-        x = activate(Dense(self.mlp_dim, dtype=self.dtype, name="dense1")(x), self.activation)
+        given = dict(dtype=self.dtype, initializer=self.initializer)
+        x = activate(Dense(self.mlp_dim, **given, name="dense1")(x), self.activation)
         x = nn.Dropout(self.dropout)(x, deterministic=not train)
-        x = Dense(c, dtype=self.dtype, name="dense2")(x)
+        x = Dense(c, **given, name="dense2")(x)
         return nn.Dropout(self.dropout)(x, deterministic=not train)

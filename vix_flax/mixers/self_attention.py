@@ -28,6 +28,7 @@ class SelfAttention(nn.Module):
             are the keys before they are turned.
         grid: (rows, columns) of the map, for "axial" on tokens with a class token in front.
         out_dropout: dropout after the output projection.
+        initializer: of the projections, see `Dense`.
     """
 
     core: nn.Module
@@ -42,6 +43,7 @@ class SelfAttention(nn.Module):
     grid: tuple[int, int] | None = None
     out_dropout: float = 0.0
     dtype: Any = None
+    initializer: str = "fan_in"
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
@@ -49,7 +51,9 @@ class SelfAttention(nn.Module):
         d, h = self.dim_head, self.heads
         kv_heads = 1 if self.one_kv_head else h
         head_counts = [h, kv_heads] if self.share_kv else [h, kv_heads, kv_heads]
-        qkv = Dense(sum(head_counts) * d, self.qkv_bias, self.dtype, name="to_qkv")(x)
+        qkv = Dense(
+            sum(head_counts) * d, self.qkv_bias, self.dtype, self.initializer, name="to_qkv"
+        )(x)
         qkv = qkv.reshape(b, -1, sum(head_counts), d)
         q, k = qkv[:, :, :h], qkv[:, :, h : h + kv_heads]
         v = k if self.share_kv else qkv[:, :, h + kv_heads :]
@@ -61,5 +65,5 @@ class SelfAttention(nn.Module):
         out = self.core(q, k, v, train=train).reshape(b, *space, h * d)
         if not self.project_out:
             return out
-        out = Dense(c, self.out_bias, self.dtype, name="to_out")(out)
+        out = Dense(c, self.out_bias, self.dtype, self.initializer, name="to_out")(out)
         return nn.Dropout(self.out_dropout)(out, deterministic=not train)

@@ -5,6 +5,7 @@ from typing import Any
 import jax
 from flax import linen as nn
 
+from vix_flax.layers.drop_path import DropPath
 from vix_flax.layers.mlp import Mlp
 from vix_flax.layers.norm import LayerNorm
 
@@ -16,14 +17,20 @@ class Block(nn.Module):
     mlp_dim: int
     activation: str = "gelu"
     dropout: float = 0.0
+    drop_path: float = 0.0  # stochastic depth of both branches
+    initializer: str = "fan_in"
     dtype: Any = None
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        x = x + self.mixer(LayerNorm(dtype=self.dtype, name="norm1")(x), train=train)
+        mixed = self.mixer(LayerNorm(dtype=self.dtype, name="norm1")(x), train=train)
+        x = x + DropPath(self.drop_path)(mixed, train)
         normed = LayerNorm(dtype=self.dtype, name="norm2")(x)
-        mlp = Mlp(self.mlp_dim, self.activation, self.dropout, self.dtype, name="mlp")
-        return self.second_residual(x, normed) + mlp(normed, train)
+        mlp = Mlp(
+            self.mlp_dim, self.activation, self.dropout, self.dtype, self.initializer, name="mlp"
+        )
+        branch = DropPath(self.drop_path)(mlp(normed, train), train)
+        return self.second_residual(x, normed) + branch
 
     def second_residual(self, x: jax.Array, normed: jax.Array) -> jax.Array:
         """What the MLP's output is added to."""

@@ -1,0 +1,182 @@
+"""CCX: the compact convolutional transformer, with the attention as a field.
+
+Hassani et al. 2021 (CCT), arXiv:2104.05704; with linear attention: arXiv:2107.02239.
+(b, H, W, C) -> (b, num_classes)
+"""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax.core import FrozenDict
+
+from vix_flax.attention import Softmax
+from vix_flax.layers import (
+    ConvTokenizer,
+    Dense,
+    LayerNorm,
+    ModuleDef,
+    SequencePool,
+    build,
+    sine_positions,
+)
+from vix_flax.mixers import SelfAttention
+from vix_flax.models.block import RenormBlock
+from vix_flax.models.image import check_dtype, check_image, pair
+from vix_flax.suggest import did_you_mean
+
+POSITIONS = ("learnable", "sine", "none")
+
+
+class CCX(nn.Module, kw_only=True):
+    """Convolutional tokenizer, transformer, pooling over the sequence; keywords are CCT's.
+
+    Attributes:
+        image_size: an int or (height, width).
+        num_classes: 0 gives the pooled features `(b, embedding_dim)`.
+        embedding_dim, num_layers, num_heads: width, number of blocks, heads.
+        mlp_ratio: hidden units of the MLPs over `embedding_dim`.
+        n_conv_layers, kernel_size, stride, padding, pooling_kernel_size, pooling_stride,
+            pooling_padding: of the tokenizer; `stride` is an int or one for each layer.
+        positional_embedding: "learnable", "sine" or "none".
+        dropout_rate: of tokens, projections and MLPs.
+        attention_dropout: of the attention's weights, where the attention has any.
+        stochastic_depth: rate of the last block; it grows linearly from 0 at the first.
+        channels: of the image.
+        dim_head: features of a head; None: `embedding_dim / num_heads`.
+        attention, attention_options, reference, dtype, remat: as in `ViX`.
+    """
+
+    image_size: int | tuple[int, int]
+    num_classes: int
+    embedding_dim: int
+    num_layers: int
+    num_heads: int
+    mlp_ratio: float = 4.0
+    n_conv_layers: int = 1
+    kernel_size: int = 7
+    stride: int | tuple[int, ...] = 2
+    padding: int = 3
+    pooling_kernel_size: int = 3
+    pooling_stride: int = 2
+    pooling_padding: int = 1
+    positional_embedding: str = "learnable"
+    dropout_rate: float = 0.0
+    attention_dropout: float = 0.1
+    stochastic_depth: float = 0.1
+    channels: int = 3
+    dim_head: int | None = None
+    attention: ModuleDef = Softmax
+    attention_options: Mapping[str, Any] = FrozenDict()
+    reference: bool = False
+    dtype: Any = None
+    remat: bool = False
+
+    qkv_bias: ClassVar[bool] = False
+    projection_drops: ClassVar[bool] = True  # `dropout_rate` acts on the attention's output
+    mlp_drops: ClassVar[bool] = True  # … and in the MLPs
+    initializer: ClassVar[str] = "trunc_normal"
+
+    def __post_init__(self):
+        self.attention_options = FrozenDict(self.attention_options)
+        for field in ("image_size", "stride"):
+            if isinstance(getattr(self, field), list):
+                setattr(self, field, tuple(getattr(self, field)))
+        for field in ("embedding_dim", "num_layers", "num_heads", "n_conv_layers", "channels"):
+            value = getattr(self, field)
+            if type(value) is not int or value < 1:
+                raise ValueError(f"{field}={value!r} must be a positive int")
+        if self.dim_head is None and self.embedding_dim % self.num_heads:
+            raise ValueError(
+                f"num_heads={self.num_heads} does not divide embedding_dim={self.embedding_dim}: "
+                "use heads that do, or give dim_head"
+            )
+        if self.positional_embedding not in POSITIONS:
+            raise ValueError(
+                f"positional_embedding={self.positional_embedding!r} is unknown"
+                + did_you_mean(str(self.positional_embedding), POSITIONS)
+            )
+        check_dtype(self.dtype)
+        self.grid  # noqa: B018  (raises if nothing is left of the image)
+        self._mixer()
+        super().__post_init__()
+
+    @property
+    def dim(self) -> int:
+        """Width of the tokens, under the name that other backbones have for it."""
+        return self.embedding_dim
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(rows, columns) of the map of tokens."""
+        return build(ConvTokenizer, self).grid(pair("image_size", self.image_size))
+
+    def _mixer(self):
+        return build(
+            SelfAttention,
+            self,
+            core=build(self.attention, self, **self.attention_options),
+            heads=self.num_heads,
+            dim_head=self.dim_head or self.embedding_dim // self.num_heads,
+            out_dropout=self.dropout_rate if self.projection_drops else 0.0,
+        )
+
+    def setup(self):
+        """Builds the parts."""
+        rows, columns = self.grid
+        shape = (1, rows * columns, self.embedding_dim)
+        self.tokenizer = build(ConvTokenizer, self)
+        if self.positional_embedding == "learnable":
+            positions = nn.initializers.truncated_normal(0.2, lower=-10.0, upper=10.0)
+            self.pos_embedding = self.param("pos_embedding", positions, shape)
+        self.emb_drop = nn.Dropout(self.dropout_rate)
+        block = nn.remat(RenormBlock, static_argnums=(2,)) if self.remat else RenormBlock
+        self.blocks = [
+            build(
+                block,
+                self,
+                mixer=self._mixer(),
+                mlp_dim=int(self.embedding_dim * self.mlp_ratio),
+                dropout=self.dropout_rate if self.mlp_drops else 0.0,
+                drop_path=self.stochastic_depth * i / max(self.num_layers - 1, 1),
+            )
+            for i in range(self.num_layers)
+        ]
+        self.norm = LayerNorm(dtype=self.dtype)
+        self.pool = build(SequencePool, self)
+        if self.num_classes:
+            self.classifier = Dense(
+                self.num_classes, dtype=self.dtype, initializer=self.initializer
+            )
+
+    def tokens(self, img: jax.Array, *, train: bool = False) -> jax.Array:
+        """`(b, H, W, C) -> (b, n, embedding_dim)`: convolved, positions added."""
+        check_image(img.shape, self.channels, pair("image_size", self.image_size))
+        x = self.tokenizer(img)
+        x = x.reshape(len(x), -1, self.embedding_dim)
+        if self.positional_embedding == "learnable":
+            x = x + self.pos_embedding.astype(x.dtype)
+        elif self.positional_embedding == "sine":
+            x = x + jnp.asarray(sine_positions(*x.shape[1:]), x.dtype)
+        return self.emb_drop(x, deterministic=not train)
+
+    def encode(self, tokens: jax.Array, *, train: bool = False) -> jax.Array:
+        """`(b, n, embedding_dim) -> (b, n, embedding_dim)`: through all blocks, then normed."""
+        for block in self.blocks:
+            tokens = block(tokens, train)
+        return self.norm(tokens)
+
+    def pooled(self, tokens: jax.Array) -> jax.Array:
+        """`(b, n, embedding_dim) -> (b, embedding_dim)`: weighed by learned scores."""
+        return self.pool(tokens)
+
+    def head(self, features: jax.Array) -> jax.Array:
+        """`(b, embedding_dim) -> (b, num_classes)` float32."""
+        return self.classifier(features).astype(jnp.float32)
+
+    def __call__(self, img: jax.Array, *, train: bool = False) -> jax.Array:
+        """Logits `(b, num_classes)`, float32, of images `(b, H, W, C)`."""
+        features = self.pooled(self.encode(self.tokens(img, train=train), train=train))
+        return self.head(features) if self.num_classes else features
