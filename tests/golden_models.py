@@ -42,6 +42,14 @@ def build(config: dict, **overrides):
         dim = effective.get("dim", effective.get("final_dim"))
         sizes = {name: effective[name] for name in ("num_classes", "depth", "mlp_dim")}
         return cls(dim=dim, **sizes)
+    if issubclass(cls, vix.models.LeViX | vix.models.CvX):
+        names = cls.__dataclass_fields__.keys() | {"num_landmarks"}
+        fields = {name: _plain(value) for name, value in effective.items() if name in names}
+        if "fmap" in effective and "image_size" in fields:
+            fields["image_size"] = tuple(2 * side for side in effective["fmap"])
+        core = {n: effective[n] for n in ("nb_features",) if n in effective}
+        options = {**core, **overrides.pop("attention_options", {})}
+        return cls(**{"reference": True, **fields, "attention_options": options, **overrides})
     if issubclass(cls, vix.CCX):
         names = cls.__dataclass_fields__.keys() | {"num_landmarks"}
         fields = {name: _plain(value) for name, value in effective.items() if name in names}
@@ -85,3 +93,11 @@ def has_model(path: Path) -> bool:
     """Whether the fixture's model exists here."""
     _, config = load(path)
     return "effective" in config and model_class(config["variant"]) is not None
+
+
+def end_of_first_stage(model) -> str:
+    """The module whose output a fixture calls `act/stage1`."""
+    if isinstance(model, vix.models.CvX):
+        return f"blocks_0_{model.s1_depth - 1}"
+    depth = model.depth if isinstance(model.depth, int) else model.depth[0]
+    return f"blocks_{depth - 1}"

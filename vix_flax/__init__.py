@@ -24,12 +24,14 @@ from vix_flax.attention import (
 
 # Looking at a model.
 from vix_flax.inspect import count_params, summarize
-from vix_flax.models import CCX, FNet2D, ViX
+from vix_flax.models import CCX, CvX, FNet2D, LeViX, ViX
 from vix_flax.presets import create_model, list_models
 from vix_flax.zoo import (
     CCN,
     CCP,
     CCT,
+    CvN,
+    CvP,
     FNet,
     HybridFNet,
     HybridMLPMixer,
@@ -42,6 +44,8 @@ from vix_flax.zoo import (
     HybridViT,
     HybridViTRoPE,
     ImageNetHybridViN,
+    LeViN,
+    LeViP,
     MLPMixer,
     NanoViT,
     NanoViTLinear,
@@ -60,7 +64,7 @@ from vix_flax.zoo import (
 __version__ = "0.1.0"
 
 __all__ = [
-    "CCN", "CCP", "CCT", "CCX",
+    "CCN", "CCP", "CCT", "CCX", "CvN", "CvP", "CvX", "LeViN", "LeViP", "LeViX",
     "Chunked", "FNet", "FNet2D", "HybridFNet", "HybridMLPMixer", "HybridViL", "HybridViLRoPE",
     "HybridViN", "HybridViNRoPE", "HybridViP", "HybridViPRoPE", "HybridViT", "HybridViTRoPE",
     "ImageNetHybridViN", "Linear", "Linformer", "MLPMixer", "NanoViT", "NanoViTLinear",

@@ -18,7 +18,7 @@ from vix_flax.layers import (
     StridedConvStem,
 )
 from vix_flax.mixers import Fourier, TokenMlp
-from vix_flax.models import CCX, RenormBlock, ViX
+from vix_flax.models import CCX, CvX, LeViX, RenormBlock, ViX
 
 
 class ViT(ViX, kw_only=True):
@@ -257,3 +257,32 @@ class CCP(CCX, kw_only=True):
     qkv_bias: ClassVar[bool] = True
     projection_drops: ClassVar[bool] = False
     mlp_drops: ClassVar[bool] = False
+
+
+class LeViN(LeViX, kw_only=True):
+    """LeViT's outline with Nyström attention (arXiv:2107.02239)."""
+
+    attention: ModuleDef = Nystrom
+    num_landmarks: int = 64
+    heads_follow_stages: ClassVar[bool] = False
+
+
+class LeViP(LeViX, kw_only=True):
+    """LeViT's outline with Performer attention (arXiv:2107.02239)."""
+
+    attention: ModuleDef = Performer
+    qkv_bias: bool = True
+
+
+class CvN(CvX, kw_only=True):
+    """CvT's outline with Nyström attention (arXiv:2107.02239)."""
+
+    attention: ModuleDef = Nystrom
+    num_landmarks: int = 64
+
+
+class CvP(CvX, kw_only=True):
+    """CvT's outline with Performer attention (arXiv:2107.02239)."""
+
+    attention: ModuleDef = Performer
+    qkv_bias: bool = True

@@ -7,7 +7,7 @@ by `+` are concatenated along their outputs (queries, keys and values in one mat
 
 from flax import linen as nn
 
-from vix_flax.models import CCX, FNet2D
+from vix_flax.models import CCX, CvX, FNet2D, LeViX
 from vix_flax.zoo import FNet, HybridMLPMixer, ImageNetHybridViN, MLPMixer, NanoViT
 
 Table = dict[str, str]
@@ -109,6 +109,54 @@ FNET2D: Table = {
 }
 
 
+def _attention(ours: str, theirs: str) -> Table:
+    """The names that the Nyström and Performer modules have wherever they are used."""
+    return {
+        f"{ours}/to_qkv": f"{theirs}.to_qkv|{theirs}.to_q+{theirs}.to_k+{theirs}.to_v",
+        f"{ours}/to_out": f"{theirs}.to_out.0|{theirs}.to_out",
+        f"{ours}/core/residual_conv": f"{theirs}.res_conv.weight",
+        f"{ours}/core/projection": f"{theirs}.fast_attention.projection_matrix",
+    }
+
+
+def _channel_norm(ours: str, theirs: str) -> Table:
+    return {f"{ours}/scale": f"{theirs}.g", f"{ours}/bias": f"{theirs}.b"}
+
+
+def levix(model: LeViX) -> Table:
+    """LeViN and LeViP: transformers of a stage and between two alternate in their backbone."""
+    table = {
+        **{rf"stem/conv{i + 1}": f"conv_embedding.{i}" for i in range(3)},
+        "classifier": "mlp_head",
+        "distill_head": "distill_head",
+    }
+    places = [(2 * s, i) for s, depth in enumerate(model._each("depth")) for i in range(depth + 1)]
+    depths = dict(enumerate(model._each("depth")))
+    for block, (part, i) in enumerate(places[:-1]):
+        last = i == depths[part // 2]  # the block between this stage and the next
+        theirs = f"backbone.{part + 1}.layers.0" if last else f"backbone.{part}.layers.{i}"
+        table |= _attention(f"blocks_{block}/mixer", f"{theirs}.0")
+        table[f"blocks_{block}/mlp/dense1"] = f"{theirs}.1.net.0"
+        table[f"blocks_{block}/mlp/dense2"] = f"{theirs}.1.net.3"
+    return table
+
+
+def cvx(model: CvX) -> Table:
+    """CvN and CvP: three stages of (convolution, norm, transformer) in one `Sequential`."""
+    table = {"classifier": "layers.5"}
+    for stage, name in enumerate(("s1", "s2", "s3")):
+        table[f"convs_{stage}"] = f"layers.{stage}.0"
+        table |= _channel_norm(f"norms_{stage}", f"layers.{stage}.1")
+        for i in range(getattr(model, f"{name}_depth")):
+            ours, theirs = f"blocks_{stage}_{i}", f"layers.{stage}.2.layers.{i}"
+            table |= _attention(f"{ours}/mixer", f"{theirs}.0.fn")
+            table |= _channel_norm(f"{ours}/norm1", f"{theirs}.0.norm")
+            table |= _channel_norm(f"{ours}/norm2", f"{theirs}.1.norm")
+            table[f"{ours}/mlp/dense1"] = f"{theirs}.1.fn.net.0"
+            table[f"{ours}/mlp/dense2"] = f"{theirs}.1.fn.net.3"
+    return table
+
+
 def mlp_mixer(model: MLPMixer) -> Table:
     """MLP-Mixer is one flat `Sequential`, so its names are positions that depend on the depth."""
     first = 4 if isinstance(model, HybridMLPMixer) else 2
@@ -130,6 +178,10 @@ def table_for(model: nn.Module) -> Table:
     """The rename table of the model's family."""
     if isinstance(model, MLPMixer):
         return mlp_mixer(model)
+    if isinstance(model, LeViX):
+        return levix(model)
+    if isinstance(model, CvX):
+        return cvx(model)
     if isinstance(model, CCX):
         # Layers of the tokenizer are counted from 0 there and from 1 here.
         layers = range(model.n_conv_layers)

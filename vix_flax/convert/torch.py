@@ -78,6 +78,8 @@ def _layout(model: nn.Module, path: tuple[str, ...], weight: np.ndarray) -> np.n
     """One torch array in our axis order: outputs last, inputs before them, space in front."""
     if path[-1] == "residual_conv" and weight.ndim == 4:
         return weight[:, 0, :, 0].T
+    if path[-1] in ("scale", "bias") and weight.ndim == 4:
+        return weight.reshape(-1)  # of a norm over channels, (1, c, 1, 1)
     if path[-1] != "kernel" or weight.ndim < 2:
         return weight
     if isinstance(model, NanoViT) and path[1:] == ("embedding", "dense", "kernel"):

@@ -53,3 +53,20 @@ class LayerNorm(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, (c,))
         y = layer_norm(x.astype(jnp.float32), scale, bias, self.epsilon)
         return y.astype(self.dtype or x.dtype)
+
+
+class SigmaNorm(nn.Module):
+    """LayerNorm with ε added to σ, not to the variance: a slip of early CvT ports."""
+
+    epsilon: float = 1e-5
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        c = x.shape[-1]
+        scale = self.param("scale", nn.initializers.ones, (c,))
+        bias = self.param("bias", nn.initializers.zeros, (c,))
+        centred = x.astype(jnp.float32)
+        centred -= centred.mean(axis=-1, keepdims=True)
+        sigma = jnp.sqrt(jnp.square(centred).mean(axis=-1, keepdims=True))
+        return (centred / (sigma + self.epsilon) * scale + bias).astype(self.dtype or x.dtype)

@@ -5,13 +5,14 @@ from typing import Any
 import jax
 from flax import linen as nn
 
+from vix_flax.layers.build import ModuleDef
 from vix_flax.layers.drop_path import DropPath
 from vix_flax.layers.mlp import Mlp
 from vix_flax.layers.norm import LayerNorm
 
 
 class Block(nn.Module):
-    """Pre-norm: x + mixer(norm(x)), then x + mlp(norm(x)). `(b, n, c) -> (b, n, c)`"""
+    """Pre-norm: x + mixer(norm(x)), then x + mlp(norm(x)). `(b, *space, c) -> (b, *space, c)`"""
 
     mixer: nn.Module
     mlp_dim: int
@@ -19,13 +20,14 @@ class Block(nn.Module):
     dropout: float = 0.0
     drop_path: float = 0.0  # stochastic depth of both branches
     initializer: str = "fan_in"
+    norm: ModuleDef = LayerNorm
     dtype: Any = None
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        mixed = self.mixer(LayerNorm(dtype=self.dtype, name="norm1")(x), train=train)
+        mixed = self.mixer(self.norm(dtype=self.dtype, name="norm1")(x), train=train)
         x = x + DropPath(self.drop_path)(mixed, train)
-        normed = LayerNorm(dtype=self.dtype, name="norm2")(x)
+        normed = self.norm(dtype=self.dtype, name="norm2")(x)
         mlp = Mlp(
             self.mlp_dim, self.activation, self.dropout, self.dtype, self.initializer, name="mlp"
         )
