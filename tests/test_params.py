@@ -26,14 +26,18 @@ def build(variant, config):
     if variant in ("CCT", "CCN", "CCP"):
         fields["image_size"] = fields.pop("img_size")
         fields.pop("mlp_radio", None)  # a slip of the script: swallowed, the ratio stays 4
+    if variant in ("CvN", "LeViN"):
+        heads = ("s1_heads", "s2_heads", "s3_heads") if variant == "CvN" else ("heads",)
+        fields |= dict.fromkeys(heads, 4)
     if variant == "HybridMLPMixer":
         fields["image_size"] *= 2  # theirs is the halved map's
     if variant in ALWAYS_FOUR_HEADS:
         fields["heads"] = 4
     if variant in SCRIPTS_WITH_PLAIN_PATCHES:
         fields["embed"] = PatchEmbed
-    if issubclass(cls, vix.ViX):
+    if hasattr(cls, "reference"):
         fields["reference"] = True
+    fields = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
     return cls(**fields)
 
 

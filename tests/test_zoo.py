@@ -25,7 +25,8 @@ def tiny(name, **overrides):
         patch_size=1 if one_pixel_tokens else 2,
         num_classes=5, dim=16, depth=1, heads=2, dim_head=8, mlp_dim=24, k=7, num_landmarks=5,
         channels=2, dropout=0.1, embedding_dim=16, num_layers=1, num_heads=2, mlp_ratio=1.5,
-        dropout_rate=0.1,
+        dropout_rate=0.1, mlp_mult=2, stages=2, s3_depth=1, s1_heads=2, s2_heads=2, s3_heads=2,
+        **{f"s{i}_emb_dim": 16 for i in (1, 2, 3)},
     )  # fmt: skip
     known = field_names(PRESETS[name][0])
     return vix.create_model(name, **{k: v for k, v in small.items() if k in known} | overrides)

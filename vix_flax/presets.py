@@ -26,6 +26,13 @@ COMPACT = dict(
     image_size=64, num_classes=200, embedding_dim=128, num_layers=4, num_heads=4, n_conv_layers=3,
     kernel_size=3, stride=(2, 1, 1), padding=1, pooling_stride=1,
 )  # fmt: skip
+FLAT = dict(image_size=64, num_classes=200, dim=128, depth=4, heads=4, mlp_mult=2, stages=1)
+STAGED = dict(
+    num_classes=200,
+    s1_emb_dim=128, s1_emb_kernel=3, s1_emb_stride=2, s1_heads=4, s1_depth=1, s1_mlp_mult=2,
+    s2_emb_dim=128, s2_emb_kernel=3, s2_emb_stride=1, s2_heads=4, s2_depth=1, s2_mlp_mult=2,
+    s3_emb_dim=128, s3_emb_kernel=3, s3_emb_stride=1, s3_heads=4, s3_depth=2, s3_mlp_mult=2,
+)  # fmt: skip
 NANO = {**CIFAR, "heads": 8, "dim_head": 16, "mlp_dim": 512, "dropout": 0.1}
 
 PRESETS: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {
@@ -61,6 +68,10 @@ PRESETS: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {
     "cct": (zoo.CCT, COMPACT),
     "ccn": (zoo.CCN, COMPACT),
     "ccp": (zoo.CCP, COMPACT),
+    "levin": (zoo.LeViN, FLAT),
+    "levip": (zoo.LeViP, FLAT),
+    "cvn": (zoo.CvN, STAGED),
+    "cvp": (zoo.CvP, STAGED),
     "nanovit": (zoo.NanoViT, {**NANO, "patch_size": 2}),
     "nanovit_linear": (zoo.NanoViTLinear, NANO),
     "nanovit_linear_conv": (zoo.NanoViTLinearConv, NANO),

@@ -1,7 +1,7 @@
 """CvX: three stages of a strided convolution and a few blocks, in the outline of CvT.
 
 Wu et al. 2021 (CvT), arXiv:2103.15808; this linear-attention form, with dense projections instead
-of CvT's depth-wise convolutions: Jeevan & Sethi 2021, arXiv:2107.02239. No positions, no class token,
+of CvT's depth-wise convolutions: Jeevan & Sethi 2021, arXiv:2107.02239. No positions or class token,
 any image size. (b, H, W, C) -> (b, num_classes)
 """
 
