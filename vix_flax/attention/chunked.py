@@ -12,6 +12,8 @@ import jax.numpy as jnp
 from einops import rearrange
 from flax import linen as nn
 
+from vix_flax.checks import require_positive_ints, require_rates
+
 
 class Chunked(nn.Module):
     """Softmax attention by running maximum and sum; the chunk sizes never change the result.
@@ -26,10 +28,8 @@ class Chunked(nn.Module):
     dtype: Any = None
 
     def __post_init__(self):
-        for field in ("query_chunk", "key_chunk"):
-            value = getattr(self, field)
-            if type(value) is not int or value < 1:
-                raise ValueError(f"{field}={value!r} must be a positive int")
+        require_positive_ints(self, "query_chunk", "key_chunk")
+        require_rates(self, "attention_dropout")
         super().__post_init__()
 
     @nn.compact

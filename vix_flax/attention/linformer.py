@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from einops import rearrange
 from flax import linen as nn
 
+from vix_flax.checks import require_positive_ints, require_rates
 from vix_flax.layers.dense import fan_in_uniform
 
 
@@ -27,8 +28,8 @@ class Linformer(nn.Module):
     dtype: Any = None
 
     def __post_init__(self):
-        if type(self.k) is not int or self.k < 1:
-            raise ValueError(f"k={self.k!r} must be a positive int: rows that tokens project to")
+        require_positive_ints(self, "k")
+        require_rates(self, "attention_dropout")
         super().__post_init__()
 
     @nn.compact

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from vix_flax.attention.softmax import attention_weights
+from vix_flax.checks import require_positive_ints
 from vix_flax.layers.dense import fan_in_uniform
 
 # Images differ from their batch mates by less than a bfloat16 matrix product would make them.
@@ -37,10 +38,7 @@ class Nystrom(nn.Module):
     dtype: Any = None
 
     def __post_init__(self):
-        for field in ("num_landmarks", "pinv_iterations"):
-            value = getattr(self, field)
-            if type(value) is not int or value < 1:
-                raise ValueError(f"{field}={value!r} must be a positive int")
+        require_positive_ints(self, "num_landmarks", "pinv_iterations")
         taps = self.residual_conv_kernel
         if type(taps) is not int or taps < 0 or (taps and taps % 2 == 0):
             raise ValueError(f"residual_conv_kernel={taps!r} must be odd, or 0 for no convolution")
@@ -52,6 +50,11 @@ class Nystrom(nn.Module):
     ) -> jax.Array:
         n, h, d = q.shape[1:]
         taps = self.residual_conv_kernel
+        if taps and k.shape[1] != n:
+            raise ValueError(
+                f"residual_conv_kernel={taps} needs as many keys as queries; got {k.shape[1]} and "
+                f"{n}: use residual_conv_kernel=0"
+            )
         if taps:
             # (taps, h): one filter a head, shared by its channels, as torch's default draws it.
             kernel = self.param("residual_conv", fan_in_uniform(taps), (taps, h))
@@ -73,13 +76,8 @@ class Nystrom(nn.Module):
         summary = jnp.einsum("bhlm,bmhe->bhle", from_tokens.astype(v.dtype), v)
         summary = jnp.matmul(inverse, summary.astype(jnp.float32), precision=PRECISE)
         out = jnp.einsum("bhnl,bhle->bnhe", to_landmarks.astype(v.dtype), summary.astype(v.dtype))
-        if taps and v.shape[1] == q.shape[1]:
+        if taps:
             out = out + convolve_tokens(v, kernel.astype(v.dtype))
-        elif taps:
-            raise ValueError(
-                f"residual_conv_kernel={taps} needs as many keys as queries; got {v.shape[1]} and "
-                f"{q.shape[1]}: use residual_conv_kernel=0"
-            )
         return out[:, -n:]
 
 

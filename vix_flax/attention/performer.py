@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from vix_flax.attention.linear import kernel_attention
+from vix_flax.checks import require_positive_ints
 
 
 class Performer(nn.Module):
@@ -30,6 +31,10 @@ class Performer(nn.Module):
     kernel_epsilon: float = 1e-4
     reference: bool = False
     dtype: Any = None
+
+    def __post_init__(self):
+        require_positive_ints(self, "nb_features")
+        super().__post_init__()
 
     @nn.compact
     def __call__(
@@ -61,10 +66,15 @@ class Performer(nn.Module):
 
 
 def orthogonal_features(key: jax.Array, r: int, d: int) -> jax.Array:
-    """r random directions `(r, d)` float32: orthogonal in blocks of d, as long as Gaussian ones."""
+    """r random directions `(r, d)` float32: orthogonal in blocks of d, as long as Gaussian ones.
+
+    Signs are those that make every direction alike likely: QR as LAPACK leaves it prefers some, and
+    more features would then approach something else than softmax.
+    """
     direction_key, length_key = jax.random.split(key)
-    blocks = jax.random.normal(direction_key, (-(-r // d), d, d))
-    directions = jnp.linalg.qr(blocks)[0].swapaxes(1, 2).reshape(-1, d)[:r]
+    q, upper = jnp.linalg.qr(jax.random.normal(direction_key, (-(-r // d), d, d)))
+    q = q * jnp.sign(jnp.diagonal(upper, axis1=1, axis2=2))[:, None, :]
+    directions = q.swapaxes(1, 2).reshape(-1, d)[:r]
     lengths = jnp.linalg.norm(jax.random.normal(length_key, (r, d)), axis=1, keepdims=True)
     return directions * lengths
 

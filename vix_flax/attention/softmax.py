@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from vix_flax.checks import require_rates
+
 # Scores larger than this are formed a few images at a time: on a CPU, writing them all out and
 # reading them back costs more than recomputing them in the backward pass.
 SCORE_BYTES = {"cpu": 2**24}
@@ -26,6 +28,10 @@ class Softmax(nn.Module):
     scale: float | None = None
     attention_dropout: float = 0.0
     dtype: Any = None
+
+    def __post_init__(self):
+        require_rates(self, "attention_dropout")
+        super().__post_init__()
 
     @nn.compact
     def __call__(

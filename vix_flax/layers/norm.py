@@ -16,7 +16,8 @@ def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) 
     """Normalises the last axis of a float32 array to mean 0 and variance 1, then scale and bias.
 
     Kept for the backward pass are the input, its mean and 1/σ; what plain differentiation keeps
-    (the centred and the normalised array) costs a CPU more in memory traffic than in arithmetic.
+    (the centred and the normalised array) costs a CPU more in memory traffic than in arithmetic: a
+    fifth of an FNet training step. The price: reverse mode only, no `jax.jvp`.
     """
     return _forward(x, scale, bias, epsilon)[0]
 

@@ -13,6 +13,7 @@ from flax import linen as nn
 from flax.core import FrozenDict
 
 from vix_flax.attention import Softmax
+from vix_flax.checks import require_num_classes, require_positive_ints, require_rates
 from vix_flax.layers import (
     ConvTokenizer,
     Dense,
@@ -84,10 +85,17 @@ class CCX(nn.Module, kw_only=True):
         for field in ("image_size", "stride"):
             if isinstance(getattr(self, field), list):
                 setattr(self, field, tuple(getattr(self, field)))
-        for field in ("embedding_dim", "num_layers", "num_heads", "n_conv_layers", "channels"):
-            value = getattr(self, field)
-            if type(value) is not int or value < 1:
-                raise ValueError(f"{field}={value!r} must be a positive int")
+        require_positive_ints(
+            self,
+            "embedding_dim",
+            "num_layers",
+            "num_heads",
+            "n_conv_layers",
+            "channels",
+            "dim_head",
+        )
+        require_num_classes(self)
+        require_rates(self, "dropout_rate", "attention_dropout", "stochastic_depth")
         if self.dim_head is None and self.embedding_dim % self.num_heads:
             raise ValueError(
                 f"num_heads={self.num_heads} does not divide embedding_dim={self.embedding_dim}: "

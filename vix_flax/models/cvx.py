@@ -1,7 +1,7 @@
 """CvX: three stages of a strided convolution and a few blocks, in the outline of CvT.
 
-Wu et al. 2021 (CvT), arXiv:2103.15808; this linear-attention form, with dense projections instead
-of CvT's depth-wise convolutions: Jeevan & Sethi 2021, arXiv:2107.02239. No positions or class token,
+Wu et al. 2021 (CvT), arXiv:2103.15808; this form, with linear attention and dense projections in
+place of depth-wise convolutions: Jeevan & Sethi 2021, arXiv:2107.02239. No positions or class token,
 any image size. (b, H, W, C) -> (b, num_classes)
 """
 
@@ -14,6 +14,7 @@ from flax import linen as nn
 from flax.core import FrozenDict
 
 from vix_flax.attention import Softmax
+from vix_flax.checks import require_num_classes, require_positive_ints, require_rates
 from vix_flax.layers import Conv, Dense, LayerNorm, ModuleDef, build
 from vix_flax.layers.norm import SigmaNorm
 from vix_flax.mixers import SelfAttention
@@ -75,11 +76,11 @@ class CvX(nn.Module, kw_only=True):
 
     def __post_init__(self):
         self.attention_options = FrozenDict(self.attention_options)
-        for stage in STAGES:
-            for name in ("emb_dim", "emb_kernel", "emb_stride", "heads", "depth", "mlp_mult"):
-                value = getattr(self, f"{stage}_{name}")
-                if type(value) is not int or value < 1:
-                    raise ValueError(f"{stage}_{name}={value!r} must be a positive int")
+        names = ("emb_dim", "emb_kernel", "emb_stride", "heads", "depth", "mlp_mult")
+        fields = (f"{stage}_{name}" for stage in STAGES for name in names)
+        require_positive_ints(self, *fields, "channels", "dim_head")
+        require_num_classes(self)
+        require_rates(self, "dropout")
         check_dtype(self.dtype)
         self._mixer("s1")
         super().__post_init__()

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from vix_flax.checks import require_num_classes, require_positive_ints, require_rates
 from vix_flax.layers import Conv, Dense, Mlp
 from vix_flax.mixers import Fourier
 from vix_flax.models.image import check_dtype, check_image
@@ -53,9 +54,13 @@ class FNet2D(nn.Module, kw_only=True):
     remat: bool = False
 
     def __post_init__(self):
-        for field in ("dim", "depth", "mlp_dim", "channels"):
-            if type(getattr(self, field)) is not int or getattr(self, field) < 1:
-                raise ValueError(f"{field}={getattr(self, field)!r} must be a positive int")
+        require_positive_ints(self, "dim", "depth", "mlp_dim", "channels")
+        if self.dim < 2:
+            raise ValueError(
+                f"dim={self.dim} must be at least 2: the first convolution has dim // 2"
+            )
+        require_num_classes(self)
+        require_rates(self, "dropout")
         check_dtype(self.dtype)
         super().__post_init__()
 

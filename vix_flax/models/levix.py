@@ -14,6 +14,7 @@ from flax import linen as nn
 from flax.core import FrozenDict
 
 from vix_flax.attention import Softmax
+from vix_flax.checks import require_num_classes, require_positive_ints, require_rates
 from vix_flax.layers import Dense, Mlp, ModuleDef, StridedConvStem, build
 from vix_flax.mixers import SelfAttention
 from vix_flax.models.image import check_dtype, check_image, pair
@@ -76,9 +77,16 @@ class LeViX(nn.Module, kw_only=True):
         for field in ("image_size", "dim", "depth", "heads"):
             if isinstance(getattr(self, field), list):
                 setattr(self, field, tuple(getattr(self, field)))
+        require_positive_ints(
+            self, "mlp_mult", "stages", "channels", "dim_head", "num_distill_classes"
+        )
+        require_num_classes(self)
+        require_rates(self, "dropout")
         for field in ("dim", "depth", "heads"):
-            if min(self._each(field)) < 1:
-                raise ValueError(f"{field}={getattr(self, field)!r} must be positive")
+            if any(type(value) is not int or value < 1 for value in self._each(field)):
+                raise ValueError(
+                    f"{field}={getattr(self, field)!r} must be a positive int, or several"
+                )
         if len(set(self._each("dim"))) > 1:
             raise ValueError(f"dim={self.dim}: the stages share one width; give equal dims")
         check_dtype(self.dtype)

@@ -13,6 +13,7 @@ from flax import linen as nn
 from flax.core import FrozenDict
 
 from vix_flax.attention import Softmax
+from vix_flax.checks import require_num_classes, require_positive_ints, require_rates
 from vix_flax.layers import Dense, LayerNorm, ModuleDef, PatchEmbed, build, field_names
 from vix_flax.layers.rotary import check_rotary_width
 from vix_flax.mixers import SelfAttention
@@ -109,16 +110,9 @@ class ViX(nn.Module, kw_only=True):
         super().__post_init__()
 
     def _check(self):
-        for field in ("dim", "depth", "heads", "dim_head", "mlp_dim", "channels"):
-            value = getattr(self, field)
-            if value is not None and (type(value) is not int or value < 1):
-                raise ValueError(f"{field}={value!r} must be a positive int")
-        if type(self.num_classes) is not int or self.num_classes < 0:
-            raise ValueError(f"num_classes={self.num_classes!r} must be an int, 0 for features")
-        for field in ("dropout", "emb_dropout"):
-            value = getattr(self, field)
-            if not isinstance(value, int | float) or not 0 <= value < 1:
-                raise ValueError(f"{field}={value!r} must be at least 0 and below 1")
+        require_positive_ints(self, "dim", "depth", "heads", "dim_head", "mlp_dim", "channels")
+        require_num_classes(self)
+        require_rates(self, "dropout", "emb_dropout")
         check_dtype(self.dtype)
         pools = ("cls", "mean") if self.class_token else ("mean",)
         if self.pool not in pools:

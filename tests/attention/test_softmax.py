@@ -1,0 +1,103 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vix_flax.attention import Softmax
+from vix_flax.attention.softmax import attention_weights
+
+BYTES_PER_IMAGE = 2 * 7 * 9 * 4  # of the scores of `qkv()`
+
+
+def qkv(kv_heads=2, seed=0):
+    """q (6, 7, 2, 8), k (6, 9, kv_heads, 8), v (6, 9, kv_heads, 5)."""
+    rng = np.random.default_rng(seed)
+    shapes = (6, 7, 2, 8), (6, 9, kv_heads, 8), (6, 9, kv_heads, 5)
+    return [jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in shapes]
+
+
+def by_hand(q, k, v, scale):
+    q, k, v = (np.asarray(x, np.float64) for x in (q, k, v))
+    weights = np.exp(scale * np.einsum("bnhd,bmhd->bhnm", q, k))
+    weights /= weights.sum(axis=-1, keepdims=True)
+    return np.einsum("bhnm,bmhe->bnhe", weights, v)
+
+
+@pytest.fixture
+def score_budget(monkeypatch):
+    """Sets the bytes of scores formed at once."""
+
+    def set_budget(size):
+        budget = {jax.default_backend(): size}
+        monkeypatch.setattr("vix_flax.attention.softmax.SCORE_BYTES", budget)
+
+    return set_budget
+
+
+def value_and_grads(core, inputs):
+    def objective(inputs):
+        out = core.apply({}, *inputs)
+        return jnp.sin(out).sum(), out
+
+    (_, out), grads = jax.jit(jax.value_and_grad(objective, has_aux=True))(inputs)
+    return out, grads
+
+
+@pytest.mark.parametrize(("scale", "factor"), [(None, 8**-0.5), (0.9, 0.9)])
+def test_it_is_the_softmax_of_scaled_products(scale, factor):
+    q, k, v = qkv()
+    out = jax.jit(Softmax(scale=scale).apply)({}, q, k, v)
+    np.testing.assert_allclose(out, by_hand(q, k, v, factor), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("kv_heads", [1, 2])
+def test_weights_are_float32_and_sum_to_one(kv_heads):
+    q, k, _ = (x.astype(jnp.bfloat16) for x in qkv(kv_heads))
+    weights = jax.jit(attention_weights)(q, k)
+    assert (weights.shape, weights.dtype) == ((6, 2, 7, 9), jnp.float32)
+    np.testing.assert_allclose(weights.sum(axis=-1), 1, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("images", "groups"), [(0.1, 6), (1, 6), (2, 3), (3, 2), (4, 2), (5.9, 2)])
+def test_groups_divide_the_batch_and_keep_to_the_budget(score_budget, images, groups):
+    score_budget(int(images * BYTES_PER_IMAGE))
+    assert f"length={groups}" in str(jax.make_jaxpr(Softmax().apply)({}, *qkv()))
+
+
+def test_within_the_budget_there_is_one_group(score_budget):
+    score_budget(6 * BYTES_PER_IMAGE)
+    assert "scan" not in str(jax.make_jaxpr(Softmax().apply)({}, *qkv()))
+
+
+def test_images_in_groups_equal_all_at_once(score_budget):
+    inputs = qkv()
+    out, grads = value_and_grads(Softmax(), inputs)
+    score_budget(4 * BYTES_PER_IMAGE)
+    grouped, grouped_grads = value_and_grads(Softmax(), inputs)
+    np.testing.assert_allclose(grouped, out, rtol=0, atol=1e-6)
+    for ours, whole in zip(grouped_grads, grads, strict=True):
+        np.testing.assert_allclose(ours, whole, rtol=0, atol=1e-6)
+
+
+def test_images_in_groups_drop_the_same_weights(score_budget):
+    core, inputs, rngs = Softmax(attention_dropout=0.3), qkv(), {"dropout": jax.random.key(4)}
+
+    def train():
+        return jax.jit(lambda *x: core.apply({}, *x, train=True, rngs=rngs))(*inputs)
+
+    out = train()
+    score_budget(2 * BYTES_PER_IMAGE)
+    np.testing.assert_allclose(train(), out, rtol=0, atol=1e-6)
+
+
+def test_dropout_acts_on_each_weight_and_keeps_the_mean():
+    q = k = jnp.zeros((2, 40, 2, 4))
+    v = jnp.broadcast_to(jnp.eye(40)[:, None], (2, 40, 2, 40))  # out is the weights
+    core = Softmax(attention_dropout=0.25)
+    rngs = {"dropout": jax.random.key(0)}
+    weights = np.asarray(jax.jit(lambda q: core.apply({}, q, k, v, train=True, rngs=rngs))(q))
+    kept = weights > 0
+    np.testing.assert_allclose(weights[kept], 1 / (40 * 0.75), rtol=1e-5)
+    np.testing.assert_allclose(1 - kept.mean(), 0.25, atol=0.03)
+    assert (kept[0] != kept[1]).any()
+    np.testing.assert_allclose(jax.jit(core.apply)({}, q, k, v), 1 / 40, rtol=1e-5)

@@ -1,0 +1,69 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vix_flax.layers import Conv, Dense
+
+
+def normal(*shape, seed=0):
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+
+
+@pytest.mark.parametrize("lead", [(), (5,), (2, 3), (2, 3, 4)])
+@pytest.mark.parametrize("use_bias", [True, False])
+def test_dense_is_a_linear_map_of_the_last_axis(lead, use_bias):
+    x, params = normal(*lead, 6), {"kernel": normal(6, 4, seed=1)}
+    bias = normal(4, seed=2) if use_bias else 0
+    if use_bias:
+        params["bias"] = bias
+    out = Dense(4, use_bias).apply({"params": params}, x)
+    by_hand = np.asarray(x) @ np.asarray(params["kernel"]) + bias
+    np.testing.assert_allclose(out, by_hand, rtol=0, atol=1e-5)
+
+
+def correlate(x, kernel, stride, padding):
+    """The sum over each window, by its definition."""
+    x = np.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+    windows = np.lib.stride_tricks.sliding_window_view(x, kernel.shape[:2], axis=(1, 2))
+    return np.einsum("bhwcij,ijcf->bhwf", windows[:, ::stride, ::stride], kernel)
+
+
+@pytest.mark.parametrize("size", [(6, 8), (5, 7)])
+@pytest.mark.parametrize(("kernel_size", "stride", "padding"), [(3, 1, 1), (3, 2, 1), (2, 2, 0)])
+def test_conv_is_a_correlation_with_symmetric_padding(size, kernel_size, stride, padding):
+    x = normal(2, *size, 3)
+    params = {"kernel": normal(kernel_size, kernel_size, 3, 4, seed=1), "bias": normal(4, seed=2)}
+    out = jax.jit(Conv(4, kernel_size, stride, padding).apply)({"params": params}, x)
+    by_hand = correlate(x, params["kernel"], stride, padding) + params["bias"]
+    np.testing.assert_allclose(out, by_hand, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape", "fan_in"),
+    [(Dense(60), (2, 16), 16), (Conv(40, 3), (1, 5, 5, 4), 36)],
+)
+def test_weights_and_biases_start_uniform_within_one_over_the_root_of_fan_in(layer, shape, fan_in):
+    params = jax.jit(layer.init)(jax.random.key(0), jnp.zeros(shape))["params"]
+    assert params.keys() == {"kernel", "bias"}
+    for leaf in params.values():
+        assert 0.85 * fan_in**-0.5 < np.abs(leaf).max() <= fan_in**-0.5
+    np.testing.assert_allclose(params["kernel"].std(), (3 * fan_in) ** -0.5, rtol=0.05)
+
+
+@pytest.mark.parametrize(("layer", "shape"), [(Dense(5), (2, 4)), (Conv(5, 3), (1, 4, 4, 2))])
+@pytest.mark.parametrize(
+    ("given", "dtype", "out"),
+    [
+        ("float32", "bfloat16", "bfloat16"),
+        ("bfloat16", "bfloat16", "bfloat16"),
+        ("bfloat16", None, "float32"),
+    ],
+)
+def test_dtype_is_that_of_the_computation_and_not_of_the_parameters(
+    layer, shape, given, dtype, out
+):
+    x = jax.ShapeDtypeStruct(shape, given)
+    y, variables = jax.eval_shape(layer.clone(dtype=dtype).init_with_output, jax.random.key(0), x)
+    assert y.dtype == out
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}

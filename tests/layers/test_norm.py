@@ -1,0 +1,87 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from vix_flax.layers import LayerNorm
+
+FLAX = nn.LayerNorm(epsilon=1e-5)
+
+
+def normal(*shape, seed=0):
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+
+
+def params(c=8):
+    return {"scale": 1 + normal(c, seed=1), "bias": normal(c, seed=2)}
+
+
+def value_and_grads(module, params, x):
+    def objective(params, x):
+        out = module.apply({"params": params}, x)
+        return jnp.sin(out).sum(), out
+
+    return jax.jit(jax.value_and_grad(objective, (0, 1), has_aux=True))(params, x)
+
+
+@pytest.mark.parametrize("shape", [(8,), (5, 8), (2, 3, 4, 8)])
+def test_values_and_gradients_are_flaxs(shape):
+    x = 3 + 2 * normal(*shape)
+    ours, theirs = (value_and_grads(module, params(), x) for module in (LayerNorm(), FLAX))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-5), ours, theirs)
+
+
+def test_a_gradient_of_the_gradient_is_flaxs():
+    x = normal(3, 8)
+
+    def penalty(module):
+        def objective(x):
+            return jnp.sin(module.apply({"params": params()}, x)).sum()
+
+        return jax.jit(jax.grad(lambda x: jnp.square(jax.grad(objective)(x)).sum()))(x)
+
+    np.testing.assert_allclose(penalty(LayerNorm()), penalty(FLAX), rtol=1e-4, atol=1e-4)
+
+
+def test_it_starts_as_mean_zero_and_variance_one():
+    out, variables = LayerNorm().init_with_output(jax.random.key(0), 5 + 3 * normal(4, 64))
+    np.testing.assert_allclose(out.mean(axis=-1), 0, atol=1e-6)
+    np.testing.assert_allclose(out.var(axis=-1), 1, rtol=1e-4)
+    np.testing.assert_array_equal(variables["params"]["scale"], jnp.ones(64))
+    np.testing.assert_array_equal(variables["params"]["bias"], jnp.zeros(64))
+
+
+def test_a_large_mean_does_not_swallow_the_variance():
+    x = 4096 + normal(3, 8)
+    exact = np.asarray(x, np.float64)
+    exact = (exact - exact.mean(axis=1, keepdims=True)) / exact.std(axis=1, keepdims=True)
+    params = {"scale": jnp.ones(8), "bias": jnp.zeros(8)}
+    np.testing.assert_allclose(LayerNorm().apply({"params": params}, x), exact, rtol=0, atol=2e-3)
+
+
+def test_equal_features_become_the_bias():
+    out = LayerNorm().apply({"params": params()}, jnp.full((2, 8), 7.0))
+    np.testing.assert_allclose(out, jnp.stack([params()["bias"]] * 2), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("given", "dtype", "out"),
+    [
+        (jnp.float32, None, jnp.float32),
+        (jnp.bfloat16, None, jnp.bfloat16),
+        (jnp.float32, jnp.bfloat16, jnp.bfloat16),
+        (jnp.bfloat16, jnp.float32, jnp.float32),
+    ],
+)
+def test_the_result_has_dtype_or_that_of_the_input(given, dtype, out):
+    x = jnp.zeros((2, 8), given)
+    y, variables = jax.eval_shape(LayerNorm(dtype=dtype).init_with_output, jax.random.key(0), x)
+    assert y.dtype == out
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+
+
+def test_bfloat16_has_float32_statistics():
+    x = (100 + normal(3, 64)).astype(jnp.bfloat16)
+    half, full = (LayerNorm().apply({"params": params(64)}, x.astype(d)) for d in (x.dtype, float))
+    np.testing.assert_array_equal(half, full.astype(jnp.bfloat16))
