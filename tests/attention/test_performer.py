@@ -36,7 +36,7 @@ def test_many_features_approach_softmax():
         core = Performer(features, kernel_epsilon=0.0)
         return np.abs(run(core, q, k, v, features=features) - exact)
 
-    assert error(2000).max() < 0.03
+    assert error(2000).max() < 0.04
     assert error(2000).mean() < 0.006 < error(16).mean()
 
 

@@ -1,8 +1,8 @@
 """CvX: three stages of a strided convolution and a few blocks, in the outline of CvT.
 
 Wu et al. 2021 (CvT), arXiv:2103.15808; this form, with linear attention and dense projections in
-place of depth-wise convolutions: Jeevan & Sethi 2021, arXiv:2107.02239. No positions or class token,
-any image size. (b, H, W, C) -> (b, num_classes)
+place of depth-wise convolutions: Jeevan & Sethi 2021, arXiv:2107.02239. No positions,
+no class token, any image size. (b, H, W, C) -> (b, num_classes)
 """
 
 from collections.abc import Mapping
