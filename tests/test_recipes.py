@@ -37,7 +37,14 @@ def test_another_model_trains_alike():
     assert (ours.epochs, ours.lr, ours.opt) == (theirs.epochs, theirs.lr, theirs.opt)
 
 
-@pytest.mark.parametrize("model", ["vin", "vit", "fnet2d"])
+def test_a_variant_named_for_its_positions_keeps_them():
+    assert recipe("digits").model_fields["position"] == "rotary_axial"
+    assert "position" not in recipe("digits", "vit_rope").model_fields
+    assert "position" not in recipe("digits", "fnet").model_fields
+
+
+# The one with patches of 16 × 16 does not fit 8 × 8 images.
+@pytest.mark.parametrize("model", sorted({*vix.list_models()} - {"hybrid_vin_imagenet"}))
 def test_the_recipe_for_digits_fits_digits(model):
     config, built = resolve(recipe("digits", model), load_dataset("digits"))
     assert built == vix.create_model(model, **config.model_fields)

@@ -62,6 +62,11 @@ def recipe(dataset: str, model: str | None = None) -> TrainConfig:
     model = model or config.model
     if model not in PRESETS:
         raise ValueError(f"unknown model {model!r}" + did_you_mean(model, PRESETS))
-    names = field_names(PRESETS[model][0])
+    cls = PRESETS[model][0]
+    names = field_names(cls)
     fields = {name: value for name, value in config.model_fields.items() if name in names}
+    # A variant named for its positions keeps them, as does one without queries and keys to turn.
+    turns = "mixer" in names and "rotary" in field_names(cls.mixer)
+    if "position" in fields and not (turns and cls.position == "learned"):
+        del fields["position"]
     return dataclasses.replace(config, model=model, model_fields=fields)
