@@ -26,6 +26,7 @@ class Progress:
         )
         self.task = None
         self.folder = None
+        self.status = "first epoch"
 
     def __enter__(self):
         self.bar.start()
@@ -47,12 +48,11 @@ class Progress:
 
     def step(self) -> None:
         """One more step."""
-        self.bar.advance(self.task)
+        self.bar.update(self.task, advance=1, status=self.status)
 
     def epoch(self, row: dict[str, float]) -> None:
         """One more epoch: its row of metrics."""
-        accuracy = f"val accuracy {row['val_accuracy']:.2%}"
-        self.bar.update(self.task, status=accuracy)
+        accuracy = self.status = f"val accuracy {row['val_accuracy']:.2%}"
         self.console.print(
             f"epoch {row['epoch']:>3}/{self.config.epochs}"
             f"  train loss {row['train_loss']:.4f}  val loss {row['val_loss']:.4f}"
