@@ -52,22 +52,19 @@ class LayerNorm(nn.Module):
         c = x.shape[-1]
         scale = self.param("scale", nn.initializers.ones, (c,))
         bias = self.param("bias", nn.initializers.zeros, (c,))
-        y = layer_norm(x.astype(jnp.float32), scale, bias, self.epsilon)
+        y = self.normalize(x.astype(jnp.float32), scale, bias)
         return y.astype(self.dtype or x.dtype)
 
+    def normalize(self, x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
+        """The formula, on float32 arrays."""
+        return layer_norm(x, scale, bias, self.epsilon)
 
-class SigmaNorm(nn.Module):
+
+class SigmaNorm(LayerNorm):
     """LayerNorm with ε added to σ, not to the variance: a slip of early CvT ports."""
 
-    epsilon: float = 1e-5
-    dtype: Any = None
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        c = x.shape[-1]
-        scale = self.param("scale", nn.initializers.ones, (c,))
-        bias = self.param("bias", nn.initializers.zeros, (c,))
-        centred = x.astype(jnp.float32)
-        centred -= centred.mean(axis=-1, keepdims=True)
+    def normalize(self, x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
+        """The formula, on float32 arrays."""
+        centred = x - x.mean(axis=-1, keepdims=True)
         sigma = jnp.sqrt(jnp.square(centred).mean(axis=-1, keepdims=True))
-        return (centred / (sigma + self.epsilon) * scale + bias).astype(self.dtype or x.dtype)
+        return centred / (sigma + self.epsilon) * scale + bias

@@ -24,6 +24,7 @@ from vix_flax.layers import (
     sine_positions,
 )
 from vix_flax.mixers import SelfAttention
+from vix_flax.models.backbone import Backbone
 from vix_flax.models.block import RenormBlock
 from vix_flax.models.image import check_dtype, check_image, pair
 from vix_flax.suggest import did_you_mean
@@ -31,7 +32,7 @@ from vix_flax.suggest import did_you_mean
 POSITIONS = ("learnable", "sine", "none")
 
 
-class CCX(nn.Module, kw_only=True):
+class CCX(Backbone, kw_only=True):
     """Convolutional tokenizer, transformer, pooling over the sequence; keywords are CCT's.
 
     Attributes:
@@ -183,8 +184,3 @@ class CCX(nn.Module, kw_only=True):
     def head(self, features: jax.Array) -> jax.Array:
         """`(b, embedding_dim) -> (b, num_classes)` float32."""
         return self.classifier(features).astype(jnp.float32)
-
-    def __call__(self, img: jax.Array, *, train: bool = False) -> jax.Array:
-        """Logits `(b, num_classes)`, float32, of images `(b, H, W, C)`."""
-        features = self.pooled(self.encode(self.tokens(img, train=train), train=train))
-        return self.head(features) if self.num_classes else features

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
 from flax.core import FrozenDict
 
@@ -18,13 +17,14 @@ from vix_flax.checks import require_num_classes, require_positive_ints, require_
 from vix_flax.layers import Conv, Dense, LayerNorm, ModuleDef, build
 from vix_flax.layers.norm import SigmaNorm
 from vix_flax.mixers import SelfAttention
+from vix_flax.models.backbone import MapBackbone
 from vix_flax.models.block import Block
 from vix_flax.models.image import check_dtype, check_image
 
 STAGES = ("s1", "s2", "s3")
 
 
-class CvX(nn.Module, kw_only=True):
+class CvX(MapBackbone, kw_only=True):
     """Stage by stage a convolution, a norm and pre-norm blocks on the map; global mean; head.
 
     Attributes:
@@ -130,16 +130,3 @@ class CvX(nn.Module, kw_only=True):
             for block in blocks:
                 x = block(x, train)
         return x
-
-    def pooled(self, tokens: jax.Array) -> jax.Array:
-        """`(b, h, w, c) -> (b, c)`: the mean over the map."""
-        return tokens.mean(axis=(1, 2), dtype=jnp.float32).astype(tokens.dtype)
-
-    def head(self, features: jax.Array) -> jax.Array:
-        """`(b, s3_emb_dim) -> (b, num_classes)` float32."""
-        return self.classifier(features).astype(jnp.float32)
-
-    def __call__(self, img: jax.Array, *, train: bool = False) -> jax.Array:
-        """Logits `(b, num_classes)`, float32, of images `(b, H, W, C)`."""
-        features = self.pooled(self.encode(self.tokens(img, train=train), train=train))
-        return self.head(features) if self.num_classes else features

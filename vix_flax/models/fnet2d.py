@@ -7,12 +7,12 @@ transform: the BatchNorm behind it absorbs its scale.
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
 
 from vix_flax.checks import require_num_classes, require_positive_ints, require_rates
 from vix_flax.layers import Conv, Dense, Mlp
 from vix_flax.mixers import Fourier
+from vix_flax.models.backbone import MapBackbone
 from vix_flax.models.image import check_dtype, check_image
 
 
@@ -31,7 +31,7 @@ class FourierBlock(nn.Module):
         return x + Mlp(self.mlp_dim, dropout=self.dropout, dtype=self.dtype, name="mlp")(y, train)
 
 
-class FNet2D(nn.Module, kw_only=True):
+class FNet2D(MapBackbone, kw_only=True):
     """FNet on maps instead of tokens, arXiv:2105.03824 and arXiv:2107.02239.
 
     Training needs `mutable=["batch_stats"]`; evaluation uses the running statistics.
@@ -83,16 +83,3 @@ class FNet2D(nn.Module, kw_only=True):
         for block in self.blocks:
             tokens = block(tokens, train)
         return tokens
-
-    def pooled(self, tokens: jax.Array) -> jax.Array:
-        """`(b, h, w, dim) -> (b, dim)`: the mean over the map."""
-        return tokens.mean(axis=(1, 2), dtype=jnp.float32).astype(tokens.dtype)
-
-    def head(self, features: jax.Array) -> jax.Array:
-        """`(b, dim) -> (b, num_classes)` float32."""
-        return self.classifier(features).astype(jnp.float32)
-
-    def __call__(self, img: jax.Array, *, train: bool = False) -> jax.Array:
-        """Logits `(b, num_classes)` float32 of images `(b, H, W, C)`."""
-        features = self.pooled(self.encode(self.tokens(img, train=train), train=train))
-        return self.head(features) if self.num_classes else features

@@ -17,6 +17,7 @@ from vix_flax.attention import Softmax
 from vix_flax.checks import require_num_classes, require_positive_ints, require_rates
 from vix_flax.layers import Dense, Mlp, ModuleDef, StridedConvStem, build
 from vix_flax.mixers import SelfAttention
+from vix_flax.models.backbone import MapBackbone
 from vix_flax.models.image import check_dtype, check_image, pair
 
 
@@ -36,7 +37,7 @@ class NormlessBlock(nn.Module):
         return x + Mlp(self.mlp_dim, "gelu", self.dropout, self.dtype, name="mlp")(x, train)
 
 
-class LeViX(nn.Module, kw_only=True):
+class LeViX(MapBackbone, kw_only=True):
     """Convolutional stem, `stages` stages with one wide block between two, global mean, head.
 
     Attributes:
@@ -144,18 +145,10 @@ class LeViX(nn.Module, kw_only=True):
             tokens = block(tokens, train)
         return tokens
 
-    def pooled(self, tokens: jax.Array) -> jax.Array:
-        """`(b, h, w, dim) -> (b, dim)`: the mean over the map."""
-        return tokens.mean(axis=(1, 2), dtype=jnp.float32).astype(tokens.dtype)
-
-    def head(self, features: jax.Array) -> jax.Array:
-        """`(b, dim) -> (b, num_classes)` float32."""
-        return self.classifier(features).astype(jnp.float32)
-
     def __call__(self, img: jax.Array, *, train: bool = False) -> Any:
         """Logits `(b, num_classes)`, float32; with a distillation head, a pair of logits."""
+        if not self.num_distill_classes:
+            return super().__call__(img, train=train)
         features = self.pooled(self.encode(self.tokens(img, train=train), train=train))
-        out = self.head(features) if self.num_classes else features
-        if self.num_distill_classes:
-            return out, self.distill_head(features).astype(jnp.float32)
-        return out
+        distilled = self.distill_head(features).astype(jnp.float32)
+        return (self.head(features) if self.num_classes else features), distilled

@@ -17,6 +17,7 @@ from vix_flax.checks import require_num_classes, require_positive_ints, require_
 from vix_flax.layers import Dense, LayerNorm, ModuleDef, PatchEmbed, build, field_names
 from vix_flax.layers.rotary import check_rotary_width
 from vix_flax.mixers import SelfAttention
+from vix_flax.models.backbone import Backbone
 from vix_flax.models.block import Block
 from vix_flax.models.image import check_dtype, check_image, pair
 from vix_flax.suggest import did_you_mean
@@ -39,7 +40,7 @@ class Head(nn.Module):
         return logits.astype(jnp.float32)
 
 
-class ViX(nn.Module, kw_only=True):
+class ViX(Backbone, kw_only=True):
     """Vision transformer in four verbs: `tokens(img)`, `encode(tokens)`, `pooled(tokens)`, `head`.
 
     Every field is a plain value, so models compare, hash, pickle and serve as static arguments.
@@ -215,8 +216,3 @@ class ViX(nn.Module, kw_only=True):
         if self.pool == "cls":
             return tokens[:, 0]
         return tokens.mean(axis=1, dtype=jnp.float32).astype(tokens.dtype)
-
-    def __call__(self, img: jax.Array, *, train: bool = False) -> jax.Array:
-        """Logits `(b, num_classes)`, float32, of images `(b, H, W, C)`."""
-        features = self.pooled(self.encode(self.tokens(img, train=train), train=train))
-        return self.head(features) if self.num_classes else features
