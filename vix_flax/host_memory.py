@@ -3,16 +3,22 @@
 import ctypes
 import sys
 
+import jax
+
 # From glibc's malloc.h.
-M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX, M_ARENA_MAX = -1, -2, -4, -8
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
 
 
 def keep_freed_memory() -> bool:
     """Tells glibc's malloc to reuse large blocks; True if it did (False on other systems).
 
     XLA allocates a step's temporaries as one block and frees it after the step. By default glibc
-    unmaps it, and the next step pays for every page again: 32,000 page faults and 40 % of the time
-    of a ViT training step of 131 MB. The price is that the process keeps its largest size.
+    unmaps it, and the next step pays for every page again: a third of the time of `vix train`. The
+    price is that the process keeps its largest size.
+
+    Only malloc's main arena can hold such blocks, and only the main thread is sure to use it: so
+    programs on the CPU are also run by the thread that calls them, not handed to another. Limiting
+    malloc to one arena instead would let compilation litter it (measured: steps half as fast).
 
     Call it once, before the first computation; the `vix` command does.
     """
@@ -21,6 +27,6 @@ def keep_freed_memory() -> bool:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         return False
-    # One arena: the others cannot hold a block of more than 64 MB and fall back to mapping it.
-    options = {M_ARENA_MAX: 1, M_MMAP_MAX: 0, M_TRIM_THRESHOLD: 2**31 - 1, M_TOP_PAD: 2**26}
-    return all(mallopt(option, value) for option, value in options.items())
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
+    options = {M_MMAP_MAX: 0, M_TRIM_THRESHOLD: 2**31 - 1, M_TOP_PAD: 2**26}
+    return all([mallopt(option, value) for option, value in options.items()])  # noqa: C419 (all set)
