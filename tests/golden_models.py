@@ -34,8 +34,11 @@ def model_class(variant: str):
     return getattr(vix, name, None) if isinstance(getattr(vix, name, None), type) else None
 
 
-def build(config: dict, **overrides):
-    """The model of a fixture's config; `reference=True` unless overridden."""
+def build(config: dict, image_size: tuple[int, int] | None = None, **overrides):
+    """The model of a fixture's config; `reference=True` unless overridden.
+
+    `image_size` is that of the fixture's images, for a model whose config does not say.
+    """
     effective, variant = config["effective"], config["variant"]
     cls = model_class(variant)
     if cls is vix.FNet2D:
@@ -45,8 +48,8 @@ def build(config: dict, **overrides):
     if issubclass(cls, vix.models.LeViX | vix.models.CvX):
         names = cls.__dataclass_fields__.keys() | {"num_landmarks"}
         fields = {name: _plain(value) for name, value in effective.items() if name in names}
-        if "fmap" in effective and "image_size" in fields:
-            fields["image_size"] = tuple(2 * side for side in effective["fmap"])
+        if issubclass(cls, vix.models.LeViX):  # the config's is ignored by the published code
+            fields["image_size"] = image_size or tuple(2 * side for side in effective["fmap"])
         core = {n: effective[n] for n in ("nb_features",) if n in effective}
         options = {**core, **overrides.pop("attention_options", {})}
         return cls(**{"reference": True, **fields, "attention_options": options, **overrides})

@@ -304,6 +304,7 @@ def test_a_mistake_is_one_line_that_names_it(capsys, argv, words):
         (["--set", "channels=3"], ["channels"]),
         (["--set", "epochs=few"], ["epochs", "'few'"]),
         (["--model", "fnet2d", "--set", "heads=3"], ["'heads'"]),
+        (["--model", "levin", "--set", "num_distill_classes=10"], ["num_distill_classes"]),
     ],
     ids=lambda value: " ".join(value),
 )

@@ -47,6 +47,7 @@ class Case:
     model: nn.Module
     variables: dict
     logits: jax.Array
+    distilled: jax.Array | None
     captured: dict
     grad: jax.Array
 
@@ -68,7 +69,7 @@ class Case:
 def case(request):
     """Everything is computed in one compiled call."""
     arrays, config = golden_models.load(request.param)
-    model = golden_models.build(config)
+    model = golden_models.build(config, arrays["x_nhwc"].shape[1:3])
     variables = vix.convert.from_torch(model, golden_models.weights(arrays))
 
     @jax.jit
@@ -76,12 +77,20 @@ def case(request):
         logits, captured = model.apply(
             variables, x, capture_intermediates=lambda _, name: name in METHODS
         )
+        logits, distilled = logits if isinstance(logits, tuple) else (logits, None)
         log_p = jnp.take_along_axis(jax.nn.log_softmax(logits), arrays["labels"][:, None], axis=1)
-        return -log_p.mean(), (logits, captured["intermediates"])
+        return -log_p.mean(), (logits, distilled, captured["intermediates"])
 
-    grad, (logits, captured) = jax.grad(loss, has_aux=True)(jnp.asarray(arrays["x_nhwc"]))
+    grad, (logits, distilled, captured) = jax.grad(loss, has_aux=True)(
+        jnp.asarray(arrays["x_nhwc"])
+    )
     captured = {place: out[0] for place, out in traverse_util.flatten_dict(captured).items()}
-    return Case(arrays, config, model, variables, logits, captured, grad)
+    return Case(arrays, config, model, variables, logits, distilled, captured, grad)
+
+
+def first(logits):
+    """The logits proper, of a model that may have a second head."""
+    return logits[0] if isinstance(logits, tuple) else logits
 
 
 def test_the_folder_has_fixtures():
@@ -92,9 +101,15 @@ def test_logits(case):
     case.assert_close(case.logits, "logits")
 
 
+def test_distillation_logits(case):
+    assert (case.distilled is None) == ("logits_distill" not in case.arrays)
+    if case.distilled is not None:
+        case.assert_close(case.distilled, "logits_distill")
+
+
 def test_each_image_alone(case):
     apply = jax.jit(case.model.apply)
-    alone = [apply(case.variables, image[None]) for image in case.arrays["x_nhwc"]]
+    alone = [first(apply(case.variables, image[None])) for image in case.arrays["x_nhwc"]]
     name = "logits_batch1" if "logits_batch1" in case.arrays else "logits"
     case.assert_close(jnp.concatenate(alone), name)
 
@@ -125,8 +140,11 @@ def test_without_the_quirk_that_couples_images(case):
         ("logits_alt_kmax_per_head", {}),
     ):
         if name in case.arrays:
-            model = golden_models.build(case.config, reference=False, attention_options=options)
-            case.assert_close(jax.jit(model.apply)(case.variables, case.arrays["x_nhwc"]), name)
+            x = case.arrays["x_nhwc"]
+            model = golden_models.build(
+                case.config, x.shape[1:3], reference=False, attention_options=options
+            )
+            case.assert_close(first(jax.jit(model.apply)(case.variables, x)), name)
 
 
 def test_parameter_count(case):

@@ -102,6 +102,8 @@ def resolve(config: TrainConfig, data: Dataset) -> tuple[TrainConfig, nn.Module]
         logits, _ = jax.eval_shape(model.init_with_output, jax.random.key(0), image)
     except TypeError as error:  # such as a dtype that there is not
         raise ValueError(f"{config.model} cannot be built: {error}") from error
+    if isinstance(logits, tuple):
+        raise ValueError("num_distill_classes gives a second head, which only distillation trains")
     if logits.shape[-1] != len(data.classes):
         raise ValueError(
             f"num_classes={logits.shape[-1]} does not fit {data.name}: it has {len(data.classes)}"

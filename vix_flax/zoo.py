@@ -264,7 +264,7 @@ class LeViN(LeViX, kw_only=True):
 
     attention: ModuleDef = Nystrom
     num_landmarks: int = 64
-    heads_follow_stages: ClassVar[bool] = False
+    doubles_heads: ClassVar[bool] = False
 
 
 class LeViP(LeViX, kw_only=True):

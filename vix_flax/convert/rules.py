@@ -130,11 +130,11 @@ def levix(model: LeViX) -> Table:
         "classifier": "mlp_head",
         "distill_head": "distill_head",
     }
-    places = [(2 * s, i) for s, depth in enumerate(model._each("depth")) for i in range(depth + 1)]
-    depths = dict(enumerate(model._each("depth")))
-    for block, (part, i) in enumerate(places[:-1]):
-        last = i == depths[part // 2]  # the block between this stage and the next
-        theirs = f"backbone.{part + 1}.layers.0" if last else f"backbone.{part}.layers.{i}"
+    blocks = []
+    for stage, depth in enumerate(model._each("depth")):
+        blocks += [f"backbone.{2 * stage}.layers.{i}" for i in range(depth)]
+        blocks.append(f"backbone.{2 * stage + 1}.layers.0")  # between this stage and the next
+    for block, theirs in enumerate(blocks[:-1]):
         table |= _attention(f"blocks_{block}/mixer", f"{theirs}.0")
         table[f"blocks_{block}/mlp/dense1"] = f"{theirs}.1.net.0"
         table[f"blocks_{block}/mlp/dense2"] = f"{theirs}.1.net.3"

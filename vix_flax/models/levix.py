@@ -71,7 +71,7 @@ class LeViX(MapBackbone, kw_only=True):
     dtype: Any = None
     remat: bool = False
 
-    heads_follow_stages: ClassVar[bool] = True  # published LeViN: the same 4 heads everywhere
+    doubles_heads: ClassVar[bool] = True  # in the blocks between stages
 
     def __post_init__(self):
         self.attention_options = FrozenDict(self.attention_options)
@@ -109,8 +109,7 @@ class LeViX(MapBackbone, kw_only=True):
     def _block(self, stage: int, heads_factor: int):
         """One block of a stage, or with `heads_factor=2` the one that follows it."""
         between = heads_factor > 1
-        follows = self.heads_follow_stages or not self.reference
-        heads = self._each("heads")[stage] * (heads_factor if follows else 1)
+        heads = self._each("heads")[stage] * (heads_factor if self.doubles_heads else 1)
         core = build(self.attention, self, **self.attention_options)
         return dict(
             mixer=build(SelfAttention, self, core=core, heads=heads),
