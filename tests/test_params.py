@@ -10,8 +10,24 @@ import pytest
 import vix_flax as vix
 from vix_flax.layers import PatchEmbed
 from vix_flax.models.image import example_image
+from vix_flax.presets import PRESETS
 
-ROWS = json.loads(Path(__file__).with_name("params_vix.json").read_text())
+HERE = Path(__file__).parent
+ROWS = json.loads((HERE / "params_vix.json").read_text())
+PACKAGE_ROWS = json.loads((HERE / "params_zoo.json").read_text())
+# Presets at the README's and at a CIFAR-10 size, and the model's name among the rows.
+PRESETS_OF = {
+    "vit": "dual_norm_vit",
+    "deepvit": "deepvit",
+    "cait": "cait",
+    "t2t": "t2t_vit",
+    "cross_vit": "cross_vit",
+    "pit": "pit",
+    "levit": "levit",
+    "cvt": "cvt",
+    "crossformer": "crossformer",
+    "efficient_vit+nystromformer": "efficient_vit",
+}
 # The published code takes `heads` for these and builds 4.
 ALWAYS_FOUR_HEADS = ("ViN", "ViNRoPE", "HybridViNRoPE", "ImageNetHybridViN")
 SCRIPTS_WITH_PLAIN_PATCHES = ("ViN", "ViP", "ViL", "FNet")
@@ -48,9 +64,39 @@ def test_count_equals_the_published_one(row):
     assert vix.count_params(variables) == row["params"]
 
 
-def test_rotary_models_drop_the_positions_they_do_not_read():
-    def count(**fields):
-        model = vix.create_model("vit_rope", **fields)
-        return vix.count_params(jax.eval_shape(model.init, jax.random.key(0), example_image(model)))
+def count(model):
+    variables = jax.eval_shape(model.init, jax.random.key(0), example_image(model))
+    return vix.count_params(variables)
 
-    assert count(reference=True) - count() == 1025 * 128
+
+@pytest.mark.parametrize("row", PACKAGE_ROWS, ids=lambda row: f"{row['model']}-{row['origin']}")
+def test_count_equals_that_of_vit_pytorch(row):
+    name, config = row["model"], row["config"]
+    if name == "nystromformer(alone)":
+        tokens = jax.ShapeDtypeStruct((1, 9, config["dim"]), "float32")
+        shapes = jax.eval_shape(vix.Nystromformer(**config).init, jax.random.key(0), tokens)
+        assert vix.count_params(shapes) == row["params"]
+        return
+    if "transformer" in config:
+        encoder = vix.Nystromformer if "nystrom" in name else vix.Encoder
+        model = vix.EfficientViT(**{**config, "transformer": encoder(**config["transformer"])})
+    else:
+        model = PRESETS[PRESETS_OF[name]][0](**config)
+    assert count(model) == row["params"]
+
+
+@pytest.mark.parametrize("name", PRESETS_OF)
+def test_presets_are_the_readme_and_a_cifar_configuration(name):
+    rows = {
+        origin: [r["params"] for r in PACKAGE_ROWS if (r["model"], r["origin"]) == (name, origin)]
+        for origin in ("README", "CIFAR")
+    }
+    assert count(vix.create_model(PRESETS_OF[name])) in rows["README"]
+    assert count(vix.create_model(PRESETS_OF[name] + "_cifar")) in rows["CIFAR"]
+
+
+def test_rotary_models_drop_the_positions_they_do_not_read():
+    def rope(**fields):
+        return count(vix.create_model("vit_rope", **fields))
+
+    assert rope(reference=True) - rope() == 1025 * 128

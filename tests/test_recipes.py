@@ -43,8 +43,20 @@ def test_a_variant_named_for_its_positions_keeps_them():
     assert "position" not in recipe("digits", "fnet").model_fields
 
 
-# The one with patches of 16 × 16 does not fit 8 × 8 images.
-@pytest.mark.parametrize("model", sorted({*vix.list_models()} - {"hybrid_vin_imagenet"}))
+# Patches of 16 × 16 and more, and windows of 4 × 4 on a quarter of the map: not on 8 × 8 images.
+TOO_LARGE = {
+    "cait", "cross_vit", "crossformer", "crossformer_cifar", "deepvit", "dual_norm_vit",
+    "efficient_vit", "efficient_vit_x", "hybrid_vin_imagenet", "pit",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("model", sorted(TOO_LARGE))
+def test_a_model_for_larger_images_says_so(model):
+    with pytest.raises(ValueError, match=r"does not divide|no whole windows"):
+        resolve(recipe("digits", model), load_dataset("digits"))
+
+
+@pytest.mark.parametrize("model", sorted({*vix.list_models()} - TOO_LARGE))
 def test_the_recipe_for_digits_fits_digits(model):
     config, built = resolve(recipe("digits", model), load_dataset("digits"))
     assert built == vix.create_model(model, **config.model_fields)

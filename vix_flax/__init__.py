@@ -18,20 +18,44 @@ from vix_flax.attention import (
     Linformer,
     Nystrom,
     Performer,
+    ReAttention,
     Softmax,
+    TalkingHeads,
     redraw_features,
 )
 
 # Looking at a model.
 from vix_flax.inspect import count_params, summarize
-from vix_flax.models import CCX, CvX, FNet2D, LeViX, ViX
+from vix_flax.models import (
+    CCX,
+    CaiT,
+    CrossFormer,
+    CrossViT,
+    CvT,
+    CvX,
+    EfficientViT,
+    Encoder,
+    FNet2D,
+    LeViT,
+    LeViX,
+    Nystromformer,
+    PiT,
+    T2TViT,
+    Transformer,
+    ViX,
+)
 from vix_flax.presets import create_model, list_models
+
+# Another image size.
+from vix_flax.resize import resize_positions
 from vix_flax.zoo import (
     CCN,
     CCP,
     CCT,
     CvN,
     CvP,
+    DeepViT,
+    DualNormViT,
     FNet,
     HybridFNet,
     HybridMLPMixer,
@@ -64,11 +88,14 @@ from vix_flax.zoo import (
 __version__ = "0.1.0"
 
 __all__ = [
-    "CCN", "CCP", "CCT", "CCX", "CvN", "CvP", "CvX", "LeViN", "LeViP", "LeViX",
-    "Chunked", "FNet", "FNet2D", "HybridFNet", "HybridMLPMixer", "HybridViL", "HybridViLRoPE",
-    "HybridViN", "HybridViNRoPE", "HybridViP", "HybridViPRoPE", "HybridViT", "HybridViTRoPE",
-    "ImageNetHybridViN", "Linear", "Linformer", "MLPMixer", "NanoViT", "NanoViTLinear",
-    "NanoViTLinearConv", "Nystrom", "Performer", "Softmax", "ViL", "ViLRoPE", "ViMEA", "ViN",
-    "ViNRoPE", "ViP", "ViPRoPE", "ViT", "ViTRoPE", "ViX", "attention", "convert", "count_params",
-    "create_model", "list_models", "mixers", "models", "redraw_features", "summarize",
+    "CCN", "CCP", "CCT", "CCX", "CaiT", "Chunked", "CrossFormer", "CrossViT", "CvN", "CvP",
+    "CvT", "CvX", "DeepViT", "DualNormViT", "EfficientViT", "Encoder", "FNet", "FNet2D",
+    "HybridFNet", "HybridMLPMixer", "HybridViL", "HybridViLRoPE", "HybridViN", "HybridViNRoPE",
+    "HybridViP", "HybridViPRoPE", "HybridViT", "HybridViTRoPE", "ImageNetHybridViN", "LeViN",
+    "LeViP", "LeViT", "LeViX", "Linear", "Linformer", "MLPMixer", "NanoViT", "NanoViTLinear",
+    "NanoViTLinearConv", "Nystrom", "Nystromformer", "Performer", "PiT", "ReAttention",
+    "Softmax", "T2TViT", "TalkingHeads", "Transformer", "ViL", "ViLRoPE", "ViMEA", "ViN",
+    "ViNRoPE", "ViP", "ViPRoPE", "ViT", "ViTRoPE", "ViX", "attention", "convert",
+    "count_params", "create_model", "list_models", "mixers", "models", "redraw_features",
+    "resize_positions", "summarize",
 ]  # fmt: skip

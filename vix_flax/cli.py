@@ -56,6 +56,7 @@ def make_parser() -> argparse.ArgumentParser:
 
     sub = command("list", list_command, "names of models, e.g. vix list 'hybrid_*'")
     sub.add_argument("pattern", nargs="?", default="*")
+    sub.add_argument("--grid", action="store_true", help="which attention goes with which model")
 
     sub = command("summary", summary_command, "parameters, FLOPs and outputs of a model's parts")
     sub.add_argument("model")
@@ -152,10 +153,31 @@ def list_command(args: argparse.Namespace) -> int:
     names = list_models(args.pattern)
     if not names:
         raise ValueError(f"no model matches {args.pattern!r}" + did_you_mean(args.pattern, PRESETS))
+    if args.grid:
+        print_grid(names)
+        return 0
     width = max(map(len, names))
     for name in names:
         out.print(f"{name:{width}}  {PRESETS[name][0].__doc__.splitlines()[0]}")
     return 0
+
+
+def print_grid(names: Sequence[str]) -> None:
+    """Models × attentions, with a numbered line for each thing to know."""
+    from vix_flax.attention import ATTENTIONS
+    from vix_flax.presets import attention_grid
+
+    width = max(map(len, names))
+    out.print(" " * width, *ATTENTIONS, sep="  ")
+    remarks: dict[str, int] = {}
+    for name, cells in attention_grid(names).items():
+        row = [f"{name:{width}}"]
+        for attention, (works, remark) in cells.items():
+            number = remarks.setdefault(remark, len(remarks) + 1) if remark else ""
+            row.append(f"{'✓' if works else '–'} {number}".ljust(len(attention)))
+        out.print(*row, sep="  ")
+    for remark, number in remarks.items():
+        out.print(f"{number}  {remark}")
 
 
 def summary_command(args: argparse.Namespace) -> int:
@@ -165,7 +187,8 @@ def summary_command(args: argparse.Namespace) -> int:
 
     if args.depth < 0:
         raise ValueError(f"--depth {args.depth} must be at least 0")
-    parts = summarize(create_model(args.model, **parse_assignments(args.set)), args.depth)
+    model = create_model(args.model, **parse_assignments(args.set))
+    parts = summarize(model, args.depth)
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("part")
     table.add_column("module")
@@ -177,6 +200,8 @@ def summary_command(args: argparse.Namespace) -> int:
         table.add_row(part.path or args.model, *row, style="bold" if not part.path else "")
     out.print(table)
     out.print("Outputs are rows × columns × width, or tokens × width; FLOPs of one image, forward.")
+    for note in model.notes:
+        out.print(f"Note: {note}.")
     return 0
 
 

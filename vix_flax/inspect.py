@@ -24,7 +24,7 @@ class Part:
 
     path: str  # "" is the model itself
     module: str  # its class
-    shape: tuple[int, ...]  # of its output for one image
+    shape: tuple[int, ...]  # of its (first) output for one image
     params: int
     flops: int  # of one image's forward pass
 
@@ -33,7 +33,8 @@ def summarize(model: nn.Module, depth: int = 2) -> list[Part]:
     """The model's parts down to `depth` levels, in the order they run; nothing is computed.
 
     FLOPs are two for each multiply-add of a matrix product or convolution and 5 n log₂ n for a
-    Fourier transform of length n, times as often as its loop runs. Elementwise work is not counted.
+    Fourier transform of length n, times as often as its loop runs. Elementwise work is not counted,
+    nor are depth-wise convolutions, which are that here.
     """
     img = example_image(model)
     variables = jax.eval_shape(model.init, jax.random.key(0), img)
@@ -45,7 +46,8 @@ def summarize(model: nn.Module, depth: int = 2) -> list[Part]:
             return call(*args, **kwargs)
         begun.append(path)
         out = call(*args, **kwargs)
-        outputs[path] = (type(context.module).__name__, out.shape)
+        first = jax.tree.leaves(out)[0]
+        outputs[path] = (type(context.module).__name__, first.shape)
         return out
 
     with nn.intercept_methods(record):

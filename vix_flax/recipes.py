@@ -62,11 +62,16 @@ def recipe(dataset: str, model: str | None = None) -> TrainConfig:
     model = model or config.model
     if model not in PRESETS:
         raise ValueError(f"unknown model {model!r}" + did_you_mean(model, PRESETS))
-    cls = PRESETS[model][0]
+    cls, preset = PRESETS[model]
     names = field_names(cls)
     fields = {name: value for name, value in config.model_fields.items() if name in names}
+    # Widths that come one a stage, or belong to an encoder of its own, stay the preset's.
+    for name in ("dim", "depth", "heads", "dim_head", "mlp_dim", "dropout"):
+        if isinstance(preset.get(name), tuple) or "transformer" in preset:
+            fields.pop(name, None)
     # A variant named for its positions keeps them, as does one without queries and keys to turn.
-    turns = "mixer" in names and "rotary" in field_names(cls.mixer)
-    if "position" in fields and not (turns and cls.position == "learned"):
-        del fields["position"]
+    if "position" in fields:
+        turns = "rotary" in field_names(cls.mixer) and fields["position"] in cls.positions
+        if not turns or cls.position != "learned":
+            del fields["position"]
     return dataclasses.replace(config, model=model, model_fields=fields)

@@ -7,7 +7,15 @@ LayerNorms; `embed=PatchEmbed` gives the plain one of the original scripts.
 
 from typing import ClassVar
 
-from vix_flax.attention import Chunked, Linear, Linformer, Nystrom, Performer, Softmax
+from vix_flax.attention import (
+    Chunked,
+    Linear,
+    Linformer,
+    Nystrom,
+    Performer,
+    ReAttention,
+    Softmax,
+)
 from vix_flax.layers import (
     ConvStem,
     GeluPatchEmbed,
@@ -17,7 +25,7 @@ from vix_flax.layers import (
     ReluConvStem,
     StridedConvStem,
 )
-from vix_flax.mixers import Fourier, TokenMlp
+from vix_flax.mixers import Fourier, TokenMlp, needs_projection
 from vix_flax.models import CCX, CvX, LeViX, RenormBlock, ViX
 
 
@@ -33,7 +41,35 @@ class ViT(ViX, kw_only=True):
     @property
     def project_out(self) -> bool:
         """Whether the attention has an output projection."""
-        return not (self.heads == 1 and self.dim_head == self.dim)
+        return needs_projection(self.heads, self.dim_head, self.dim)
+
+
+class DualNormViT(ViT, kw_only=True):
+    """ViT as vit-pytorch has come to build it, patches between LayerNorms (arXiv:2302.01327).
+
+    The last norm is before the pooling, the head a dense layer; with `pool="mean"` there is no
+    class token; dropout is on the attention's weights, too.
+    """
+
+    embed: ModuleDef = NormPatchEmbed
+    norm_before_pool: ClassVar[bool] = True
+    attention_drops: ClassVar[str] = "both"
+
+    @property
+    def class_token(self) -> bool:
+        """Whether there is a class token."""
+        return self.pool == "cls"
+
+
+class DeepViT(ViX, kw_only=True):
+    """ViT whose heads exchange their attention weights (arXiv:2103.11886).
+
+    With another `attention` than `ReAttention` they do not.
+    """
+
+    embed: ModuleDef = NormPatchEmbed
+    attention: ModuleDef = ReAttention
+    attention_drops: ClassVar[str] = "both"
 
 
 class ViL(ViX, kw_only=True):
@@ -92,6 +128,7 @@ class MLPMixer(ViX, kw_only=True):
     mlp_dim: int | None = None  # None: dim * expansion_factor
     heads: int | None = None
     dim_head: int | None = None
+    pools: ClassVar[tuple[str, ...]] = ("mean",)
     class_token: ClassVar[bool] = False
     norm_before_pool: ClassVar[bool] = True
 

@@ -210,7 +210,7 @@ class TestParts:
     ("fields", "message"),
     [
         (dict(pool="max"), "pool='max' is unknown here; use 'cls' or 'mean'"),
-        (dict(position="rotery"), "position='rotery' is unknown; did you mean 'rotary'"),
+        (dict(position="rotery"), "position='rotery' is unknown here; did you mean 'rotary'"),
         (dict(position="rotary", dim_head=7), "dim_head=7 .* must be a multiple of 2"),
         (dict(position="rotary_axial", dim_head=6), "dim_head=6 .* must be a multiple of 4"),
         (dict(position="rotary", mixer=Fourier), "'rotary' needs attention; Fourier has no"),

@@ -56,6 +56,8 @@ class Linformer(nn.Module):
             if known != tokens:
                 raise ValueError(
                     f"Linformer was initialised for {known} tokens and got {tokens}: its "
-                    "projection along the tokens has a fixed length"
+                    "projection along the tokens has a fixed length; resize the images, carry it "
+                    "over with vix_flax.resize_positions, or use an attention for any length: "
+                    "nystrom, performer, linear, softmax"
                 )
         return self.param(name, fan_in_uniform(self.k), (tokens, self.k))

@@ -22,7 +22,9 @@ class Nystrom(nn.Module):
     """softmax(q k̃ᵀ) pinv(softmax(q̃ k̃ᵀ)) softmax(q̃ kᵀ) v, plus a convolution of v along the tokens.
 
     Landmarks q̃, k̃ are the means of `num_landmarks` consecutive segments of near-equal length
-    (as many landmarks as tokens, where there are fewer tokens).
+    (as many landmarks as tokens, where there are fewer tokens; a single query therefore attends
+    exactly). The convolution is that of self-attention: there is none, and no parameter for it,
+    where queries and keys differ in number.
 
     Two published quirks are off by default. `zero_pad` puts zeros in front until the token count is
     a multiple of the landmarks; they take part in the softmax and in the means. `reference=True`
@@ -49,12 +51,7 @@ class Nystrom(nn.Module):
         self, q: jax.Array, k: jax.Array, v: jax.Array, *, train: bool = False
     ) -> jax.Array:
         n, h, d = q.shape[1:]
-        taps = self.residual_conv_kernel
-        if taps and k.shape[1] != n:
-            raise ValueError(
-                f"residual_conv_kernel={taps} needs as many keys as queries; got {k.shape[1]} and "
-                f"{n}: use residual_conv_kernel=0"
-            )
+        taps = self.residual_conv_kernel if k.shape[1] == n else 0
         if taps:
             # (taps, h): one filter a head, shared by its channels, as torch's default draws it.
             kernel = self.param("residual_conv", fan_in_uniform(taps), (taps, h))

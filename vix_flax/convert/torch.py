@@ -16,7 +16,9 @@ from vix_flax.zoo import NanoViT
 
 LEAVES = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
 # Counters, and tables that follow from the shapes.
-DERIVED = re.compile(r"(^|\.)(num_batches_tracked|\w*pos_emb\.emb|calls_since_last_redraw)$")
+DERIVED = re.compile(
+    r"(^|\.)(num_batches_tracked|\w*pos_emb\.emb|pos_indices|\w*pos_indices|calls_since_last_redraw)$"
+)
 
 
 def from_torch(model: nn.Module, state_dict: Mapping[str, Any]) -> dict:
@@ -31,19 +33,24 @@ def from_torch(model: nn.Module, state_dict: Mapping[str, Any]) -> dict:
     weights = {name: np.asarray(value) for name, value in state_dict.items()}
     table = table_for(model)
     wanted = jax.eval_shape(model.init, jax.random.key(0), example_image(model))
-    used = {name for name in weights if DERIVED.search(name)} | not_read(model)
+    used = {name for name, w in weights.items() if DERIVED.search(name) or not w.size}
+    used |= not_read(model)
 
     problems, converted = [], {}
     for path, leaf in traverse_util.flatten_dict(wanted).items():
-        names = _torch_names(path[1:], table, weights)
+        names = torch_names(path[1:], table, weights)
+        if not names:
+            problems.append(f"no published counterpart of {'/'.join(path[1:])}")
         missing = [name for name in names if name not in weights]
         problems += [f"missing {name}" for name in missing]
         used.update(names)
-        if missing:
+        if missing or not names:
             continue
         try:
-            parts = [_layout(model, path, weights[name]) for name in names]
+            parts = [_layout(model, path, weights[name], leaf.ndim) for name in names]
             value = np.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0]
+            if _without_ones(value.shape) == _without_ones(leaf.shape):
+                value = value.reshape(leaf.shape)  # (1, c, 1, 1) and the like
         except ValueError:  # cannot even be laid out, or joined
             value = None
         if value is None or value.shape != leaf.shape:
@@ -59,8 +66,11 @@ def from_torch(model: nn.Module, state_dict: Mapping[str, Any]) -> dict:
     return traverse_util.unflatten_dict(converted)
 
 
-def _torch_names(path: tuple[str, ...], table: dict[str, str], weights: Mapping) -> list[str]:
-    """The torch names that make up our leaf; of several alternatives the first that exists."""
+def torch_names(path: tuple[str, ...], table: dict[str, str], weights: Mapping) -> list[str]:
+    """The torch names that make up our leaf; of several alternatives the first that exists.
+
+    None where the published code has nothing of the kind: an attention it was not written for.
+    """
     whole, module, leaf = "/".join(path), "/".join(path[:-1]), path[-1]
     for pattern, torch_names in table.items():
         for text, suffix in ((whole, ""), (module, "." + LEAVES.get(leaf, leaf))):
@@ -71,20 +81,21 @@ def _torch_names(path: tuple[str, ...], table: dict[str, str], weights: Mapping)
                     for choice in torch_names.split("|")
                 ]
                 return next((c for c in choices if all(n in weights for n in c)), choices[0])
-    raise AssertionError(f"no rename rule for {whole}")
+    return []
 
 
-def _layout(model: nn.Module, path: tuple[str, ...], weight: np.ndarray) -> np.ndarray:
+def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(side for side in shape if side != 1)
+
+
+def _layout(model: nn.Module, path: tuple[str, ...], weight: np.ndarray, ndim: int) -> np.ndarray:
     """One torch array in our axis order: outputs last, inputs before them, space in front."""
     if path[-1] == "residual_conv" and weight.ndim == 4:
         return weight[:, 0, :, 0].T
-    if path[-1] in ("scale", "bias") and weight.ndim == 4:
-        return weight.reshape(-1)  # of a norm over channels, (1, c, 1, 1)
     if path[-1] != "kernel" or weight.ndim < 2:
         return weight
     if isinstance(model, NanoViT) and path[1:] == ("embedding", "dense", "kernel"):
         # nanovit flattens a patch channel by channel, as a convolution's weight is laid out.
         weight = weight.reshape(len(weight), model.channels, *pair("patch_size", model.patch_size))
     kernel = weight.transpose(*range(2, weight.ndim), 1, 0)
-    is_conv = path[-2].startswith("conv")
-    return kernel if is_conv else kernel.reshape(-1, kernel.shape[-1])
+    return kernel if kernel.ndim == ndim else kernel.reshape(-1, kernel.shape[-1])

@@ -25,7 +25,7 @@ def _gelu_jvp(primals, tangents):
     return x * cdf, t * (cdf + x * density)
 
 
-ACTIVATIONS = {"gelu": gelu, "relu": nn.relu, "none": lambda x: x}
+ACTIVATIONS = {"gelu": gelu, "relu": nn.relu, "hardswish": nn.hard_swish, "none": lambda x: x}
 
 
 def activate(x: jax.Array, name: str) -> jax.Array:

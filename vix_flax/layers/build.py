@@ -46,3 +46,13 @@ def build(part: ModuleDef, owner: nn.Module, **given: Any) -> nn.Module:
     bound = part.keywords if isinstance(part, functools.partial) else {}
     inherited = {n: getattr(owner, n) for n in names if n not in bound and hasattr(owner, n)}
     return part(**{**inherited, **given}, parent=None)
+
+
+def build_attention(owner: nn.Module, **given: Any) -> nn.Module:
+    """A new core of the class that `owner.attention` names, with `owner.attention_options`.
+
+    What is `given` and is no field of this attention is left out: not every core has a dropout.
+    """
+    names = field_names(owner.attention)
+    known = {name: value for name, value in given.items() if name in names}
+    return build(owner.attention, owner, **{**known, **owner.attention_options})

@@ -1,4 +1,4 @@
-"""Three 3 × 3 convolutions instead of patches: the Hybrid models' stem (arXiv:2107.02239)."""
+"""3 × 3 convolutions instead of patches: the stems of Hybrid models and of LeViT."""
 
 from typing import Any
 
@@ -12,8 +12,8 @@ from vix_flax.layers.dense import Conv
 class ConvStem(nn.Module):
     """`(b, H, W, C) -> (b, ⌈H/stride⌉, ⌈W/stride⌉, dim)` through 32 and 64 channels.
 
-    As published there is no activation between the convolutions: the three together are one
-    linear map with a 7 × 7 window, factored.
+    The Hybrid models' (arXiv:2107.02239). As published there is no activation between the
+    convolutions: the three together are one linear map with a 7 × 7 window, factored.
     """
 
     dim: int
@@ -21,6 +21,11 @@ class ConvStem(nn.Module):
     stride: int = 1
     activation: str = "none"
     dtype: Any = None
+
+    @property
+    def layers(self) -> list[tuple[int, int]]:
+        """(channels, stride) of each convolution."""
+        return [(32, self.stride), (64, 1), (self.dim, 1)]
 
     def grid(self, image_size: tuple[int, int]) -> tuple[int, int]:
         """(rows, columns) of the map that an image becomes.
@@ -33,12 +38,15 @@ class ConvStem(nn.Module):
                 f"patch_size={self.patch_size} does not work with a convolutional stem, which "
                 "cuts no patches: use patch_size=1, or a patch embedding"
             )
-        return -(-image_size[0] // self.stride), -(-image_size[1] // self.stride)
+        rows, columns = image_size
+        for _, stride in self.layers:
+            rows, columns = -(-rows // stride), -(-columns // stride)
+        return rows, columns
 
     @nn.compact
     def __call__(self, img: jax.Array) -> jax.Array:
         x = img
-        for i, (features, stride) in enumerate([(32, self.stride), (64, 1), (self.dim, 1)], 1):
+        for i, (features, stride) in enumerate(self.layers, 1):
             x = Conv(features, 3, stride, padding=1, dtype=self.dtype, name=f"conv{i}")(x)
             x = activate(x, self.activation)
         return x
@@ -54,3 +62,15 @@ class ReluConvStem(ConvStem):
     """ConvStem with a ReLU after every convolution: nanovit's."""
 
     activation: str = "relu"
+
+
+class LeViTStem(ConvStem):
+    """Four convolutions that each halve the map, through 32, 64 and 128 channels.
+
+    Graham et al. 2021, arXiv:2104.01136; as published here, no norm or activation between them.
+    """
+
+    @property
+    def layers(self) -> list[tuple[int, int]]:
+        """(channels, stride) of each convolution."""
+        return [(32, 2), (64, 2), (128, 2), (self.dim, 2)]

@@ -1,4 +1,4 @@
-"""Layer normalisation (arXiv:1607.06450) with ε = 1e-5 and a derivative that remembers little.
+"""Normalisations with ε = 1e-5; LayerNorm's derivative remembers little (arXiv:1607.06450).
 
 Statistics are always float32, whatever the compute dtype.
 """
@@ -68,3 +68,13 @@ class SigmaNorm(LayerNorm):
         centred = x - x.mean(axis=-1, keepdims=True)
         sigma = jnp.sqrt(jnp.square(centred).mean(axis=-1, keepdims=True))
         return centred / (sigma + self.epsilon) * scale + bias
+
+
+class BatchNorm(nn.BatchNorm):
+    """Normalisation over batch and positions (arXiv:1502.03167), with PyTorch's constants.
+
+    Its running variance is the biased one; PyTorch keeps the unbiased.
+    """
+
+    momentum: float = 0.9
+    epsilon: float = 1e-5

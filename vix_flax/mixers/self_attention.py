@@ -1,6 +1,7 @@
 """Self-attention: dense projections to queries, keys and values around any attention core.
 
-(b, *space, c) -> (b, *space, c); all positions of `space` attend to each other.
+(b, *space, c) -> (b, *space, c); all positions of `space` attend to each other. A `bias`, for cores
+that take one, is added to the scores.
 """
 
 from typing import Any
@@ -46,7 +47,9 @@ class SelfAttention(nn.Module):
     initializer: str = "fan_in"
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+    def __call__(
+        self, x: jax.Array, *, train: bool = False, bias: jax.Array | None = None
+    ) -> jax.Array:
         b, *space, c = x.shape
         d, h = self.dim_head, self.heads
         kv_heads = 1 if self.one_kv_head else h
@@ -62,8 +65,14 @@ class SelfAttention(nn.Module):
             grid = tuple(space) if len(space) == 2 else self.grid
             angles = rotary_angles(self.rotary, q.shape[1], d, grid)
             q, k = rotate(q, angles), rotate(k, angles)
-        out = self.core(q, k, v, train=train).reshape(b, *space, h * d)
+        given = {} if bias is None else {"bias": bias}
+        out = self.core(q, k, v, train=train, **given).reshape(b, *space, h * d)
         if not self.project_out:
             return out
         out = Dense(c, self.out_bias, self.dtype, self.initializer, name="to_out")(out)
         return nn.Dropout(self.out_dropout)(out, deterministic=not train)
+
+
+def needs_projection(heads: int, dim_head: int, dim: int) -> bool:
+    """ViT's rule, as published: one head as wide as the tokens needs no output projection."""
+    return not (heads == 1 and dim_head == dim)

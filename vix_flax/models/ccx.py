@@ -4,40 +4,37 @@ Hassani et al. 2021 (CCT), arXiv:2104.05704; with linear attention: arXiv:2107.0
 (b, H, W, C) -> (b, num_classes)
 """
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from flax.core import FrozenDict
 
-from vix_flax.attention import Softmax
-from vix_flax.checks import require_num_classes, require_positive_ints, require_rates
+from vix_flax.checks import require_positive_ints, require_rates
 from vix_flax.layers import (
     ConvTokenizer,
     Dense,
     LayerNorm,
-    ModuleDef,
     SequencePool,
     build,
     sine_positions,
 )
 from vix_flax.mixers import SelfAttention
-from vix_flax.models.backbone import Backbone
+from vix_flax.models.backbone import AttentionBackbone
 from vix_flax.models.block import RenormBlock
-from vix_flax.models.image import check_dtype, check_image, pair
+from vix_flax.models.image import check_image, pair
 from vix_flax.suggest import did_you_mean
 
 POSITIONS = ("learnable", "sine", "none")
 
 
-class CCX(Backbone, kw_only=True):
+class CCX(AttentionBackbone, kw_only=True):
     """Convolutional tokenizer, transformer, pooling over the sequence; keywords are CCT's.
+
+    Fields beyond these are those of `AttentionBackbone`.
 
     Attributes:
         image_size: an int or (height, width).
-        num_classes: 0 gives the pooled features `(b, embedding_dim)`.
         embedding_dim, num_layers, num_heads: width, number of blocks, heads.
         mlp_ratio: hidden units of the MLPs over `embedding_dim`.
         n_conv_layers, kernel_size, stride, padding, pooling_kernel_size, pooling_stride,
@@ -46,13 +43,10 @@ class CCX(Backbone, kw_only=True):
         dropout_rate: of tokens, projections and MLPs.
         attention_dropout: of the attention's weights, where the attention has any.
         stochastic_depth: rate of the last block; it grows linearly from 0 at the first.
-        channels: of the image.
         dim_head: features of a head; None: `embedding_dim / num_heads`.
-        attention, attention_options, reference, dtype, remat: as in `ViX`.
     """
 
     image_size: int | tuple[int, int]
-    num_classes: int
     embedding_dim: int
     num_layers: int
     num_heads: int
@@ -68,34 +62,18 @@ class CCX(Backbone, kw_only=True):
     dropout_rate: float = 0.0
     attention_dropout: float = 0.1
     stochastic_depth: float = 0.1
-    channels: int = 3
     dim_head: int | None = None
-    attention: ModuleDef = Softmax
-    attention_options: Mapping[str, Any] = FrozenDict()
-    reference: bool = False
-    dtype: Any = None
-    remat: bool = False
 
     qkv_bias: ClassVar[bool] = False
     projection_drops: ClassVar[bool] = True  # `dropout_rate` acts on the attention's output
     mlp_drops: ClassVar[bool] = True  # … and in the MLPs
     initializer: ClassVar[str] = "trunc_normal"
 
-    def __post_init__(self):
-        self.attention_options = FrozenDict(self.attention_options)
-        for field in ("image_size", "stride"):
-            if isinstance(getattr(self, field), list):
-                setattr(self, field, tuple(getattr(self, field)))
-        require_positive_ints(
-            self,
-            "embedding_dim",
-            "num_layers",
-            "num_heads",
-            "n_conv_layers",
-            "channels",
-            "dim_head",
-        )
-        require_num_classes(self)
+    def check(self) -> None:
+        """Raises ValueError for fields that cannot work (together)."""
+        super().check()
+        widths = ("embedding_dim", "num_layers", "num_heads", "n_conv_layers", "dim_head")
+        require_positive_ints(self, *widths)
         require_rates(self, "dropout_rate", "attention_dropout", "stochastic_depth")
         if self.dim_head is None and self.embedding_dim % self.num_heads:
             raise ValueError(
@@ -107,14 +85,11 @@ class CCX(Backbone, kw_only=True):
                 f"positional_embedding={self.positional_embedding!r} is unknown"
                 + did_you_mean(str(self.positional_embedding), POSITIONS)
             )
-        check_dtype(self.dtype)
         self.grid  # noqa: B018  (raises if nothing is left of the image)
-        self._mixer()
-        super().__post_init__()
 
     @property
-    def dim(self) -> int:
-        """Width of the tokens, under the name that other backbones have for it."""
+    def num_features(self) -> int:
+        """Width of the pooled features."""
         return self.embedding_dim
 
     @property
@@ -122,11 +97,16 @@ class CCX(Backbone, kw_only=True):
         """(rows, columns) of the map of tokens."""
         return build(ConvTokenizer, self).grid(pair("image_size", self.image_size))
 
+    @property
+    def grids(self) -> tuple[tuple[int, int], ...]:
+        """(rows, columns) of each map that parameters depend on the size of, in order."""
+        return (self.grid,)
+
     def _mixer(self):
         return build(
             SelfAttention,
             self,
-            core=build(self.attention, self, **self.attention_options),
+            core=self.core(),
             heads=self.num_heads,
             dim_head=self.dim_head or self.embedding_dim // self.num_heads,
             out_dropout=self.dropout_rate if self.projection_drops else 0.0,
@@ -141,7 +121,7 @@ class CCX(Backbone, kw_only=True):
             positions = nn.initializers.truncated_normal(0.2, lower=-10.0, upper=10.0)
             self.pos_embedding = self.param("pos_embedding", positions, shape)
         self.emb_drop = nn.Dropout(self.dropout_rate)
-        block = nn.remat(RenormBlock, static_argnums=(2,)) if self.remat else RenormBlock
+        block = self.rematted(RenormBlock)
         self.blocks = [
             build(
                 block,

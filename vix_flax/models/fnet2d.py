@@ -9,11 +9,11 @@ from typing import Any
 import jax
 from flax import linen as nn
 
-from vix_flax.checks import require_num_classes, require_positive_ints, require_rates
-from vix_flax.layers import Conv, Dense, Mlp
+from vix_flax.checks import require_positive_ints, require_rates
+from vix_flax.layers import BatchNorm, Conv, Dense, Mlp
 from vix_flax.mixers import Fourier
 from vix_flax.models.backbone import MapBackbone
-from vix_flax.models.image import check_dtype, check_image
+from vix_flax.models.image import check_image
 
 
 class FourierBlock(nn.Module):
@@ -26,49 +26,46 @@ class FourierBlock(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         y = Fourier(name="mixer")(x)
-        norm = nn.BatchNorm(momentum=0.9, epsilon=1e-5, dtype=self.dtype, name="norm")
-        y = norm(y, use_running_average=not train)
+        y = BatchNorm(dtype=self.dtype, name="norm")(y, use_running_average=not train)
         return x + Mlp(self.mlp_dim, dropout=self.dropout, dtype=self.dtype, name="mlp")(y, train)
 
 
 class FNet2D(MapBackbone, kw_only=True):
     """FNet on maps instead of tokens, arXiv:2105.03824 and arXiv:2107.02239.
 
-    Training needs `mutable=["batch_stats"]`; evaluation uses the running statistics.
+    Training needs `mutable=["batch_stats"]`; evaluation uses the running statistics. Fields beyond
+    these are those of `Backbone`.
 
     Attributes:
-        num_classes: 0 gives the pooled features `(b, dim)`.
         dim, depth, mlp_dim: width, number of blocks, hidden units.
-        channels: of the image.
         dropout: in the MLPs.
-        dtype, remat: as in `ViX`.
     """
 
-    num_classes: int
     dim: int
     depth: int
     mlp_dim: int
-    channels: int = 3
     dropout: float = 0.0
-    dtype: Any = None
-    remat: bool = False
 
-    def __post_init__(self):
-        require_positive_ints(self, "dim", "depth", "mlp_dim", "channels")
+    def check(self) -> None:
+        """Raises ValueError for fields that cannot work (together)."""
+        super().check()
+        require_positive_ints(self, "dim", "depth", "mlp_dim")
         if self.dim < 2:
             raise ValueError(
                 f"dim={self.dim} must be at least 2: the first convolution has dim // 2"
             )
-        require_num_classes(self)
         require_rates(self, "dropout")
-        check_dtype(self.dtype)
-        super().__post_init__()
+
+    @property
+    def num_features(self) -> int:
+        """Width of the pooled features."""
+        return self.dim
 
     def setup(self):
         """Names the parts."""
         self.conv1 = Conv(self.dim // 2, 3, padding=1, dtype=self.dtype)
         self.conv2 = Conv(self.dim, 3, padding=1, dtype=self.dtype)
-        block = nn.remat(FourierBlock, static_argnums=(2,)) if self.remat else FourierBlock
+        block = self.rematted(FourierBlock)
         self.blocks = [block(self.mlp_dim, self.dropout, self.dtype) for _ in range(self.depth)]
         if self.num_classes:
             self.classifier = Dense(self.num_classes, dtype=self.dtype)

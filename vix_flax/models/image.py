@@ -40,7 +40,8 @@ def check_image(shape: tuple[int, ...], channels: int, size: tuple[int, int] | N
     if size and tuple(shape[1:3]) != size:
         raise ValueError(
             f"images must have shape {wanted}; got {shape}: resize them, or build the model with "
-            f"image_size={tuple(shape[1:3])}"
+            f"image_size={tuple(shape[1:3])} and carry trained variables over with "
+            "vix_flax.resize_positions"
         )
 
 
@@ -56,5 +57,6 @@ def check_dtype(dtype: Any) -> None:
 
 def example_image(model: nn.Module, batch: int = 1) -> jax.ShapeDtypeStruct:
     """An abstract batch `(batch, H, W, C)` that the model accepts (32 × 32 if it takes any)."""
-    height, width = pair("image_size", getattr(model, "image_size", 32))
+    smallest = getattr(model, "smallest_image", 32)
+    height, width = pair("image_size", getattr(model, "image_size", smallest))
     return jax.ShapeDtypeStruct((batch, height, width, model.channels), jnp.float32)

@@ -4,22 +4,27 @@ Jeevan & Sethi 2021 (ViX), arXiv:2107.02239; Dosovitskiy et al. 2020 (ViT), arXi
 (b, H, W, C) -> (b, num_classes)
 """
 
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from flax.core import FrozenDict
 
-from vix_flax.attention import Softmax
-from vix_flax.checks import require_num_classes, require_positive_ints, require_rates
-from vix_flax.layers import Dense, LayerNorm, ModuleDef, PatchEmbed, build, field_names
+from vix_flax.checks import require_positive_ints, require_rates
+from vix_flax.layers import (
+    Dense,
+    LayerNorm,
+    ModuleDef,
+    PatchEmbed,
+    build,
+    field_names,
+    prepend_token,
+)
 from vix_flax.layers.rotary import check_rotary_width
 from vix_flax.mixers import SelfAttention
-from vix_flax.models.backbone import Backbone
+from vix_flax.models.backbone import AttentionBackbone
 from vix_flax.models.block import Block
-from vix_flax.models.image import check_dtype, check_image, pair
+from vix_flax.models.image import check_image, pair
 from vix_flax.suggest import did_you_mean
 
 POSITIONS = {"learned": None, "rotary": "raster", "rotary_axial": "axial", "none": None}
@@ -40,29 +45,22 @@ class Head(nn.Module):
         return logits.astype(jnp.float32)
 
 
-class ViX(Backbone, kw_only=True):
+class ViX(AttentionBackbone, kw_only=True):
     """Vision transformer in four verbs: `tokens(img)`, `encode(tokens)`, `pooled(tokens)`, `head`.
 
-    Every field is a plain value, so models compare, hash, pickle and serve as static arguments.
-    The parts take from the model each field they share by name (`layers/build.py`).
+    The parts take from the model each field they share by name (`layers/build.py`). Fields beyond
+    these are those of `AttentionBackbone`.
 
     Attributes:
         image_size, patch_size: an int or (height, width).
-        num_classes: 0 gives the pooled features `(b, dim)` instead of logits.
         dim, depth, heads, dim_head, mlp_dim: widths, and the number of blocks.
         pool: "cls" takes the class token, "mean" the mean over all tokens, class token included.
-        channels: of the image.
         dropout: in the MLPs, and where the published variant has it in the attention.
         emb_dropout: after positions are added.
         embed: patches (`PatchEmbed`, `NormPatchEmbed`) or convolutions (`ConvStem`).
         position: "learned", "rotary" (the published raster form), "rotary_axial" or "none".
         mixer: what mixes tokens: `SelfAttention`, `Fourier`, `TokenMlp`.
-        attention: the core of `SelfAttention`, e.g. `Nystrom`.
-        attention_options: fields of the core that the model has no field for.
         qkv_bias, out_bias: biases of the attention's projections.
-        reference: reproduce the published code's numbers, faults included.
-        dtype: of the computation, e.g. `jnp.bfloat16`; parameters, softmax and norms stay float32.
-        remat: recompute each block in the backward pass instead of keeping its activations.
 
     Raises:
         ValueError: when constructed with fields that cannot work together, or called with an image
@@ -71,58 +69,42 @@ class ViX(Backbone, kw_only=True):
 
     image_size: int | tuple[int, int]
     patch_size: int | tuple[int, int]
-    num_classes: int
     dim: int
     depth: int
     heads: int
     mlp_dim: int
     pool: str = "cls"
-    channels: int = 3
     dim_head: int = 64
     dropout: float = 0.0
     emb_dropout: float = 0.0
     embed: ModuleDef = PatchEmbed
     position: str = "learned"
     mixer: ModuleDef = SelfAttention
-    attention: ModuleDef = Softmax
-    attention_options: Mapping[str, Any] = FrozenDict()
     qkv_bias: bool = False
     out_bias: bool = True
-    reference: bool = False
-    dtype: Any = None
-    remat: bool = False
 
     # What distinguishes whole families and is nobody's knob.
     block: ClassVar[ModuleDef] = Block
+    pools: ClassVar[tuple[str, ...]] = ("cls", "mean")
+    positions: ClassVar[tuple[str, ...]] = tuple(POSITIONS)
     class_token: ClassVar[bool] = True
     norm_before_pool: ClassVar[bool] = False
-    attention_drops: ClassVar[str] = "nothing"  # or "output", "weights": what `dropout` acts on
+    attention_drops: ClassVar[str] = "nothing"  # or "output", "weights", "both": by `dropout`
     unused_positions: ClassVar[bool] = False  # the published model has positions it never reads
 
-    def __post_init__(self):
-        # Values that JSON and command lines give, made hashable.
-        if not isinstance(self.attention_options, Mapping):
-            raise ValueError(f"attention_options={self.attention_options!r} must be a mapping")
-        self.attention_options = FrozenDict(self.attention_options)
-        for field in ("image_size", "patch_size"):
-            if isinstance(getattr(self, field), list):
-                setattr(self, field, tuple(getattr(self, field)))
-        self._check()
-        super().__post_init__()
-
-    def _check(self):
-        require_positive_ints(self, "dim", "depth", "heads", "dim_head", "mlp_dim", "channels")
-        require_num_classes(self)
+    def check(self) -> None:
+        """Raises ValueError for fields that cannot work (together)."""
+        super().check()
+        require_positive_ints(self, "dim", "depth", "heads", "dim_head", "mlp_dim")
         require_rates(self, "dropout", "emb_dropout")
-        check_dtype(self.dtype)
-        pools = ("cls", "mean") if self.class_token else ("mean",)
-        if self.pool not in pools:
+        if self.pool not in self.pools:
             raise ValueError(
-                f"pool={self.pool!r} is unknown here; use {' or '.join(map(repr, pools))}"
+                f"pool={self.pool!r} is unknown here; use {' or '.join(map(repr, self.pools))}"
             )
-        if self.position not in POSITIONS:
+        if self.position not in self.positions:
             raise ValueError(
-                f"position={self.position!r} is unknown" + did_you_mean(self.position, POSITIONS)
+                f"position={self.position!r} is unknown here"
+                + did_you_mean(str(self.position), self.positions)
             )
         self.grid  # noqa: B018  (raises if the embedding cannot cut this image)
         if self.rotary:
@@ -132,7 +114,11 @@ class ViX(Backbone, kw_only=True):
                     "queries and keys to turn: use 'learned' or 'none'"
                 )
             check_rotary_width(self.rotary, self.dim_head)
-        self._core()
+
+    @property
+    def num_features(self) -> int:
+        """Width of the pooled features."""
+        return self.dim
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -140,19 +126,31 @@ class ViX(Backbone, kw_only=True):
         return self._embed().grid(pair("image_size", self.image_size))
 
     @property
+    def grids(self) -> tuple[tuple[int, int], ...]:
+        """(rows, columns) of each map that parameters depend on the size of, in order."""
+        return (self.grid,)
+
+    @property
     def rotary(self) -> str | None:
         """The layout of rotary positions, if any."""
         return POSITIONS[self.position]
 
     @property
+    def fixed_attention(self) -> str:
+        """Why `attention` cannot be chosen; empty where it can."""
+        if "core" in field_names(self.mixer):
+            return ""
+        return f"{self.mixer.__name__} does not attend; give mixer='self_attention', too"
+
+    @property
     def out_dropout(self) -> float:
         """Dropout after the attention's output projection."""
-        return self.dropout if self.attention_drops == "output" else 0.0
+        return self.dropout if self.attention_drops in ("output", "both") else 0.0
 
     @property
     def attention_dropout(self) -> float:
         """Dropout on the attention's weights."""
-        return self.dropout if self.attention_drops == "weights" else 0.0
+        return self.dropout if self.attention_drops in ("weights", "both") else 0.0
 
     @property
     def mlp_width(self) -> int:
@@ -160,49 +158,57 @@ class ViX(Backbone, kw_only=True):
         return self.mlp_dim
 
     def _embed(self):
-        return build(self.embed, self, patch_size=pair("patch_size", self.patch_size))
-
-    def _core(self):
-        return build(self.attention, self, **self.attention_options)
+        cuts_patches = "patch_size" in field_names(self.embed)
+        given = {"patch_size": pair("patch_size", self.patch_size)} if cuts_patches else {}
+        return build(self.embed, self, **given)
 
     def _mixer(self):
-        given = {"core": self._core()} if "core" in field_names(self.mixer) else {}
+        given = {"core": self.core()} if "core" in field_names(self.mixer) else {}
         return build(self.mixer, self, **given)
 
     def setup(self):
-        """Builds the parts."""
+        """Builds the parts: for the verb `tokens`, for `encode`, and the head."""
+        self.setup_tokens()
+        self.setup_encoder()
+        if self.num_classes:
+            self.head = Head(self.num_classes, not self.norm_before_pool, self.dtype)
+
+    def setup_tokens(self) -> None:
+        """Embedding, class token, positions."""
         rows, columns = self.grid
-        tokens = rows * columns + self.class_token
         unit_normal = nn.initializers.normal(1.0)
         self.embedding = self._embed()
         if self.class_token:
             self.cls_token = self.param("cls_token", unit_normal, (1, 1, self.dim))
         if self.position == "learned" or (self.reference and self.unused_positions):
-            shape = (1, tokens, self.dim)
+            shape = (1, rows * columns + self.class_token, self.dim)
             self.pos_embedding = self.param("pos_embedding", unit_normal, shape)
         self.emb_drop = nn.Dropout(self.emb_dropout)
-        # `train` is an argument of the block by position, because remat traces keywords.
-        block = nn.remat(self.block, static_argnums=(2,)) if self.remat else self.block
+
+    def setup_encoder(self) -> None:
+        """Blocks, and the norm behind them."""
+        block = self.rematted(self.block)
         self.blocks = [
             build(block, self, mixer=self._mixer(), mlp_dim=self.mlp_width)
             for _ in range(self.depth)
         ]
         if self.norm_before_pool:
             self.norm = LayerNorm(dtype=self.dtype)
-        if self.num_classes:
-            self.head = Head(self.num_classes, not self.norm_before_pool, self.dtype)
 
     def tokens(self, img: jax.Array, *, train: bool = False) -> jax.Array:
         """`(b, H, W, C) -> (b, n, dim)`: embedded, class token in front, positions added."""
         check_image(img.shape, self.channels, pair("image_size", self.image_size))
-        x = self.embedding(img)
+        x = self.embedded(img, train)
         x = x.reshape(x.shape[0], -1, self.dim)
         if self.class_token:
-            cls = jnp.broadcast_to(self.cls_token, (x.shape[0], 1, self.dim))
-            x = jnp.concatenate([cls.astype(x.dtype), x], axis=1)
+            x = prepend_token(self.cls_token, x)
         if self.position == "learned":
             x = x + self.pos_embedding.astype(x.dtype)
         return self.emb_drop(x, deterministic=not train)
+
+    def embedded(self, img: jax.Array, train: bool) -> jax.Array:
+        """`(b, H, W, C) -> (b, h, w, dim)`; `train` is for embeddings that have dropout."""
+        return self.embedding(img)
 
     def encode(self, tokens: jax.Array, *, train: bool = False) -> jax.Array:
         """`(b, n, dim) -> (b, n, dim)`: through all blocks."""
