@@ -68,7 +68,7 @@ def build(config: dict, image_size: tuple[int, int] | None = None, **overrides):
         return cls(dim=dim, **sizes)
     if issubclass(cls, vix.models.LeViT | vix.models.CvT):
         names = cls.__dataclass_fields__.keys() | {"num_landmarks"}
-        fields = {name: _plain(value) for name, value in effective.items() if name in names}
+        fields = {name: plain(value) for name, value in effective.items() if name in names}
         if issubclass(cls, vix.models.LeViX):  # the config's is ignored by the published code
             fields["image_size"] = image_size or tuple(2 * side for side in effective["fmap"])
         core = {n: effective[n] for n in ("nb_features",) if n in effective}
@@ -76,19 +76,19 @@ def build(config: dict, image_size: tuple[int, int] | None = None, **overrides):
         return cls(**{"reference": True, **fields, "attention_options": options, **overrides})
     if issubclass(cls, vix.CCX):
         names = cls.__dataclass_fields__.keys() | {"num_landmarks"}
-        fields = {name: _plain(value) for name, value in effective.items() if name in names}
+        fields = {name: plain(value) for name, value in effective.items() if name in names}
         core = {n: effective[n] for n in ("nb_features",) if n in effective}
         options = {**core, **overrides.pop("attention_options", {})}
-        fields |= {"image_size": _plain(effective["img_size"]), "attention_options": options}
+        fields |= {"image_size": plain(effective["img_size"]), "attention_options": options}
         return cls(**{"reference": True, **fields, **overrides})
     if issubclass(cls, vix.MLPMixer):
         names = ("channels", "patch_size", "dim", "depth", "num_classes", "expansion_factor")
-        fields = {name: _plain(effective[name]) for name in names}
-        size = _plain(effective.get("input_image_size", effective["image_size"]))
+        fields = {name: plain(effective[name]) for name in names}
+        size = plain(effective.get("input_image_size", effective["image_size"]))
         return cls(image_size=size, **fields)
 
     known = vix.models.ViX.__dataclass_fields__.keys() | cls.__dataclass_fields__.keys()
-    fields = {n: _plain(effective[n]) for n in SHELL if effective.get(n) is not None and n in known}
+    fields = {n: plain(effective[n]) for n in SHELL if effective.get(n) is not None and n in known}
     fields |= {"reference": True}
     if effective["embedding"] in EMBEDS:
         fields["embed"] = EMBEDS[effective["embedding"]]
@@ -99,7 +99,7 @@ def build(config: dict, image_size: tuple[int, int] | None = None, **overrides):
 
 def build_package(config: dict):
     """The model of a fixture in vit-pytorch's format: `config` is its keywords, and `meta`."""
-    fields = {name: _plain(value) for name, value in config.items() if name != "meta"}
+    fields = {name: plain(value) for name, value in config.items() if name != "meta"}
     if "transformer" in fields:
         kind, given = fields["transformer"]["type"], fields["transformer"]["kwargs"]
         return vix.EfficientViT(**{**fields, "transformer": TRANSFORMERS[kind](**given)})
@@ -121,7 +121,7 @@ def weights(arrays: dict) -> dict:
     return {name[2:]: value for name, value in arrays.items() if name.startswith("w/")}
 
 
-def _plain(value):
+def plain(value):
     return tuple(value) if isinstance(value, list) else value
 
 

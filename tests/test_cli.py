@@ -14,6 +14,7 @@ from PIL import Image
 
 import vix_flax as vix
 from vix_flax import run
+from vix_flax.attention import ATTENTIONS
 from vix_flax.cli import main
 from vix_flax.data import load_dataset
 from vix_flax.recipes import RECIPES
@@ -87,6 +88,53 @@ def test_summary_says_what_a_model_has(capsys):
     printed = capsys.readouterr().out
     assert f"{vix.count_params(variables):,}" in printed
     assert "blocks_0" in printed
+
+
+def test_the_grid_is_a_row_for_each_model_and_a_column_for_each_attention(capsys):
+    assert main(["list", "cr*", "--grid"]) == 0
+    heading, *rows = capsys.readouterr().out.splitlines()
+    assert heading.split() == list(ATTENTIONS)
+    assert [row.split()[0] for row in rows[:4]] == vix.list_models("cr*")
+    for row in rows[:2]:  # CrossViT has no bias that could be left out
+        assert row.split()[1:] == ["✓"] * len(ATTENTIONS)
+
+
+def test_remarks_of_the_grid_are_numbered_and_told_once(capsys):
+    assert main(["list", "[lf][en]*[tn]*", "--grid"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    names = vix.list_models("[lf][en]*[tn]*")
+    assert {"levit", "levit_cifar", "levin", "fnet", "fnet2d"} == set(names)
+    rows = {line.split()[0]: line.split()[1:] for line in lines[1 : 1 + len(names)]}
+    remarks = dict(line.split("  ", 1) for line in lines[1 + len(names) :])
+    assert remarks == {
+        "1": "Fourier does not attend; give mixer='self_attention', too",
+        "2": "it does not attend",
+        "3": "this attention has no scores to add to: LeViT's bias for offsets is left out",
+    }
+    assert rows["fnet"] == ["–", "1"] * len(ATTENTIONS)
+    assert rows["fnet2d"] == ["–", "2"] * len(ATTENTIONS)
+    assert rows["levin"] == ["✓"] * len(ATTENTIONS)
+    scores = [getattr(core, "takes_bias", False) for core in ATTENTIONS.values()]
+    cells = " ".join("✓" if has else "✓ 3" for has in scores)
+    assert " ".join(rows["levit"]) == " ".join(rows["levit_cifar"]) == cells
+
+
+def test_every_cell_of_the_grid_is_below_its_attention(capsys):
+    assert main(["list", "levit", "--grid"]) == 0
+    heading, row, *_ = capsys.readouterr().out.splitlines()
+    starts = [heading.index(f" {name}") + 1 for name in ATTENTIONS]
+    assert [row[start] for start in starts] == ["✓"] * len(ATTENTIONS)
+
+
+@pytest.mark.parametrize(("attention", "notes"), [("linear", 1), ("softmax", 0)])
+def test_summary_notes_what_is_left_out(capsys, attention, notes):
+    fields = ["image_size=16", "depth=1", "dim=16", f"attention={attention}"]
+    assert main(["summary", "levit_cifar", *(f"--set={field}" for field in fields)]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    told = [line for line in printed if line.startswith("Note: ")]
+    left_out = "this attention has no scores to add to: LeViT's bias for offsets is left out"
+    assert told == [f"Note: {left_out}."] * notes
+    assert printed[-1] == told[-1] if notes else printed[-1].startswith("Outputs are")
 
 
 def test_train_reports_the_epoch_the_accuracy_and_the_folder(trained):
@@ -258,6 +306,7 @@ def error_of(capsys, argv):
     ("argv", "words"),
     [
         (["list", "hybridvit*"], ["hybridvit*"]),
+        (["list", "levitt*", "--grid"], ["levitt*"]),
         (["summary", "vitt"], ["'vitt'", "'vit'"]),
         (["summary", "vit", "--set", "dimm=3"], ["'dimm'", "'dim'"]),
         (["summary", "vit", "--set", "dim"], ["'dim'", "="]),

@@ -9,7 +9,7 @@
 """
 
 # Models by the papers' names, and by preset.
-from vix_flax import attention, convert, mixers, models
+from vix_flax import attention, convert, mixers, models, wrappers
 
 # Attention cores, for any backbone and for your own.
 from vix_flax.attention import (
@@ -24,7 +24,9 @@ from vix_flax.attention import (
     redraw_features,
 )
 
-# Looking at a model.
+# Looking at a model, and into it.
+from vix_flax.attention_maps import attention_maps, attention_rollout
+from vix_flax.features import features, fine_tune_variables
 from vix_flax.inspect import count_params, summarize
 from vix_flax.models import (
     CCX,
@@ -48,6 +50,17 @@ from vix_flax.presets import create_model, list_models
 
 # Another image size.
 from vix_flax.resize import resize_positions
+
+# What uses a model by its verbs.
+from vix_flax.wrappers import (
+    BYOL,
+    MPP,
+    DistillableEfficientViT,
+    DistillableT2TViT,
+    DistillableViT,
+    DistillWrapper,
+    Recorder,
+)
 from vix_flax.zoo import (
     CCN,
     CCP,
@@ -88,14 +101,16 @@ from vix_flax.zoo import (
 __version__ = "0.1.0"
 
 __all__ = [
-    "CCN", "CCP", "CCT", "CCX", "CaiT", "Chunked", "CrossFormer", "CrossViT", "CvN", "CvP",
-    "CvT", "CvX", "DeepViT", "DualNormViT", "EfficientViT", "Encoder", "FNet", "FNet2D",
-    "HybridFNet", "HybridMLPMixer", "HybridViL", "HybridViLRoPE", "HybridViN", "HybridViNRoPE",
-    "HybridViP", "HybridViPRoPE", "HybridViT", "HybridViTRoPE", "ImageNetHybridViN", "LeViN",
-    "LeViP", "LeViT", "LeViX", "Linear", "Linformer", "MLPMixer", "NanoViT", "NanoViTLinear",
-    "NanoViTLinearConv", "Nystrom", "Nystromformer", "Performer", "PiT", "ReAttention",
-    "Softmax", "T2TViT", "TalkingHeads", "Transformer", "ViL", "ViLRoPE", "ViMEA", "ViN",
-    "ViNRoPE", "ViP", "ViPRoPE", "ViT", "ViTRoPE", "ViX", "attention", "convert",
-    "count_params", "create_model", "list_models", "mixers", "models", "redraw_features",
-    "resize_positions", "summarize",
+    "BYOL", "CCN", "CCP", "CCT", "CCX", "CaiT", "Chunked", "CrossFormer", "CrossViT", "CvN",
+    "CvP", "CvT", "CvX", "DeepViT", "DistillWrapper", "DistillableEfficientViT",
+    "DistillableT2TViT", "DistillableViT", "DualNormViT", "EfficientViT", "Encoder", "FNet",
+    "FNet2D", "HybridFNet", "HybridMLPMixer", "HybridViL", "HybridViLRoPE", "HybridViN",
+    "HybridViNRoPE", "HybridViP", "HybridViPRoPE", "HybridViT", "HybridViTRoPE",
+    "ImageNetHybridViN", "LeViN", "LeViP", "LeViT", "LeViX", "Linear", "Linformer", "MLPMixer",
+    "MPP", "NanoViT", "NanoViTLinear", "NanoViTLinearConv", "Nystrom", "Nystromformer",
+    "Performer", "PiT", "ReAttention", "Recorder", "Softmax", "T2TViT", "TalkingHeads",
+    "Transformer", "ViL", "ViLRoPE", "ViMEA", "ViN", "ViNRoPE", "ViP", "ViPRoPE", "ViT",
+    "ViTRoPE", "ViX", "attention", "attention_maps", "attention_rollout", "convert",
+    "count_params", "create_model", "features", "fine_tune_variables", "list_models", "mixers",
+    "models", "redraw_features", "resize_positions", "summarize", "wrappers",
 ]  # fmt: skip

@@ -101,3 +101,40 @@ def test_dropout_acts_on_each_weight_and_keeps_the_mean():
     np.testing.assert_allclose(1 - kept.mean(), 0.25, atol=0.03)
     assert (kept[0] != kept[1]).any()
     np.testing.assert_allclose(jax.jit(core.apply)({}, q, k, v), 1 / 40, rtol=1e-5)
+
+
+def bias_by_hand(q, k, v, bias):
+    q, k, v = (np.asarray(x, np.float64) for x in (q, k, v))
+    weights = np.exp(8**-0.5 * np.einsum("bnhd,bmhd->bhnm", q, k) + np.asarray(bias, np.float64))
+    weights /= weights.sum(axis=-1, keepdims=True)
+    return np.einsum("bhnm,bmhe->bnhe", weights, v)
+
+
+@pytest.mark.parametrize("heads", [1, 2])
+def test_a_bias_is_added_to_the_scaled_scores_of_every_image(heads):
+    bias = jnp.asarray(np.random.default_rng(3).normal(size=(heads, 7, 9)), jnp.float32)
+    out = jax.jit(Softmax().apply)({}, *qkv(), bias=bias)
+    np.testing.assert_allclose(out, bias_by_hand(*qkv(), bias), rtol=0, atol=1e-6)
+
+
+def test_a_bias_of_images_in_groups_has_the_same_gradient(score_budget):
+    bias = jnp.asarray(np.random.default_rng(3).normal(size=(2, 7, 9)), jnp.float32)
+
+    def gradient():
+        objective = lambda bias: jnp.sin(Softmax().apply({}, *qkv(), bias=bias)).sum()
+        return jax.jit(jax.value_and_grad(objective))(bias)
+
+    whole = gradient()
+    score_budget(2 * BYTES_PER_IMAGE)
+    grouped = gradient()
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), grouped, whole
+    )
+
+
+def test_a_bias_is_added_before_scores_are_rounded():
+    q = k = jnp.zeros((1, 2, 1, 4), jnp.bfloat16)
+    v = jnp.asarray([[[[1.0]], [[0.0]]]])
+    bias = jnp.asarray([[[8.01, 8.0], [0.0, 0.0]]])  # equal in bfloat16
+    out = Softmax().apply({}, q, k, v, bias=bias)
+    assert out[0, 0, 0, 0] > 0.5 + 1e-3

@@ -2,8 +2,9 @@ from functools import partial
 
 import pytest
 from flax import linen as nn
+from flax.core import FrozenDict
 
-from vix_flax.layers import build, field_names
+from vix_flax.layers import build, build_attention, field_names
 
 
 class Part(nn.Module):
@@ -57,3 +58,30 @@ def test_the_part_is_adopted_by_the_module_it_is_handed_to():
     part = build(Part, Owner())
     assert part.parent is None
     assert Holder(part=part).part == part
+
+
+class Attending(Owner):
+    attention: type = Part
+    attention_options: FrozenDict = FrozenDict()
+
+
+def test_a_core_takes_fields_of_the_same_name_and_the_options():
+    assert build_attention(Attending()) == Part(width=5, depth=7, dtype="bfloat16")
+    owner = Attending(attention_options=FrozenDict(depth=3))
+    assert build_attention(owner) == Part(width=5, depth=3, dtype="bfloat16")
+
+
+def test_options_win_over_what_is_given_and_that_over_the_owner():
+    owner = Attending(attention_options=FrozenDict(depth=3))
+    assert build_attention(owner, depth=4, width=6) == Part(width=6, depth=3, dtype="bfloat16")
+
+
+def test_what_the_core_has_no_field_for_is_left_out_where_given_and_refused_as_an_option():
+    assert build_attention(Attending(), attention_dropout=0.5) == build_attention(Attending())
+    with pytest.raises(ValueError, match="Part has no field 'dept'; did you mean 'depth'"):
+        build_attention(Attending(attention_options=FrozenDict(dept=3)))
+
+
+def test_every_core_is_a_new_one():
+    owner = Attending()
+    assert build_attention(owner) is not build_attention(owner)

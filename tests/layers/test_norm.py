@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from vix_flax.layers import LayerNorm
+from vix_flax.layers import BatchNorm, LayerNorm
 
 FLAX = nn.LayerNorm(epsilon=1e-5)
 
@@ -85,3 +85,25 @@ def test_bfloat16_has_float32_statistics():
     x = (100 + normal(3, 64)).astype(jnp.bfloat16)
     half, full = (LayerNorm().apply({"params": params(64)}, x.astype(d)) for d in (x.dtype, float))
     np.testing.assert_array_equal(half, full.astype(jnp.bfloat16))
+
+
+def test_batch_norm_keeps_nine_tenths_of_its_running_statistics():
+    x = 3 + 2 * normal(4, 3, 8)
+    variables = {
+        "params": {"scale": jnp.ones(8), "bias": jnp.zeros(8)},
+        "batch_stats": {"mean": jnp.full(8, 5.0), "var": jnp.full(8, 7.0)},
+    }
+    norm = BatchNorm(use_running_average=False)
+    _, updated = norm.apply(variables, x, mutable=["batch_stats"])
+    stats, rows = updated["batch_stats"], np.asarray(x).reshape(-1, 8)
+    np.testing.assert_allclose(stats["mean"], 0.9 * 5 + 0.1 * rows.mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(stats["var"], 0.9 * 7 + 0.1 * rows.var(axis=0), rtol=1e-4)
+
+
+def test_batch_norm_adds_epsilon_to_the_variance():
+    variables = {
+        "params": {"scale": jnp.ones(1), "bias": jnp.zeros(1)},
+        "batch_stats": {"mean": jnp.full(1, 2.0), "var": jnp.full(1, 3e-5)},
+    }
+    out = BatchNorm(use_running_average=True).apply(variables, jnp.full((1, 1), 3.0))
+    np.testing.assert_allclose(out, 1 / np.sqrt(4e-5), rtol=1e-5)

@@ -5,7 +5,7 @@ Cost O(n·m·d) time, O(n·(d + e) + query_chunk·key_chunk) memory.
 q (b, n, h, d), k (b, m, h, d), v (b, m, h, e) -> (b, n, h, e)
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +26,8 @@ class Chunked(nn.Module):
     key_chunk: int = 512
     attention_dropout: float = 0.0
     dtype: Any = None
+
+    rows_are_independent: ClassVar[bool] = True
 
     def __post_init__(self):
         require_positive_ints(self, "query_chunk", "key_chunk")

@@ -4,7 +4,7 @@ Katharopoulos et al. 2020, arXiv:2006.16236. Cost O((n + m)·d·e).
 q (b, n, h, d), k (b, m, h, d), v (b, m, h, e) -> (b, n, h, e)
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -17,12 +17,21 @@ class Linear(nn.Module):
     epsilon: float = 1e-6
     dtype: Any = None
 
+    rows_are_independent: ClassVar[bool] = True
+
     @nn.compact
     def __call__(
         self, q: jax.Array, k: jax.Array, v: jax.Array, *, train: bool = False
     ) -> jax.Array:
-        q, k = (nn.elu(x.astype(jnp.float32)) + 1 for x in (q, k))
-        return kernel_attention(q, k, v, self.epsilon)
+        return kernel_attention(_positive(q), _positive(k), v, self.epsilon)
+
+    def factors(self, q: jax.Array, k: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """φ(q) over its normaliser `(b, h, n, d)` and φ(k)ᵀ `(b, h, d, m)`."""
+        return kernel_factors(_positive(q), _positive(k), self.epsilon)
+
+
+def _positive(x: jax.Array) -> jax.Array:
+    return nn.elu(x.astype(jnp.float32)) + 1
 
 
 def kernel_attention(q: jax.Array, k: jax.Array, v: jax.Array, epsilon: float = 0.0) -> jax.Array:
@@ -37,3 +46,11 @@ def kernel_attention(q: jax.Array, k: jax.Array, v: jax.Array, epsilon: float = 
     normaliser = jnp.einsum("bnhr,bhr->bnh", q, k.sum(axis=1)) + epsilon
     out = jnp.einsum("bnhr,bhre->bnhe", q, context)
     return (out / normaliser[..., None]).astype(v.dtype)
+
+
+def kernel_factors(q: jax.Array, k: jax.Array, epsilon: float = 0.0) -> tuple[jax.Array, jax.Array]:
+    """The two matrices whose product `kernel_attention` applies: q/(q·Σk + ε), `(b, h, n, r)`, and
+    kᵀ, `(b, h, r, m)`."""
+    k = jnp.broadcast_to(k, (*k.shape[:2], q.shape[2], k.shape[-1]))
+    normaliser = jnp.einsum("bnhr,bhr->bnh", q, k.sum(axis=1)) + epsilon
+    return (q / normaliser[..., None]).swapaxes(1, 2), k.transpose(0, 2, 3, 1)

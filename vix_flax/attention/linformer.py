@@ -4,13 +4,14 @@ Wang et al. 2020, arXiv:2006.04768. Cost O((n + m)·k·d); the token count is fi
 q (b, n, h, d), k (b, m, h, d), v (b, m, h, e) -> (b, n, h, e)
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 from einops import rearrange
 from flax import linen as nn
 
+from vix_flax.attention.softmax import attention_weights
 from vix_flax.checks import require_positive_ints, require_rates
 from vix_flax.layers.dense import fan_in_uniform
 
@@ -26,6 +27,8 @@ class Linformer(nn.Module):
     share_kv: bool = True
     attention_dropout: float = 0.0
     dtype: Any = None
+
+    rows_are_independent: ClassVar[bool] = True
 
     def __post_init__(self):
         require_positive_ints(self, "k")
@@ -49,6 +52,15 @@ class Linformer(nn.Module):
         weights = nn.Dropout(self.attention_dropout)(nn.softmax(scores), deterministic=not train)
         out = jnp.einsum("bhnk,bkhe->bnhe", weights.astype(v.dtype), v)
         return rearrange(out, "b (n h) 1 e -> b n h e", h=h) if one_head else out
+
+    def factors(self, q: jax.Array, k: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """softmax(q (Eᵀk)ᵀ/√d) `(b, h, n, k)` and Fᵀ `(b, h, k, m)`."""
+        project_keys = self.get_variable("params", "proj_k")
+        project_values = project_keys if self.share_kv else self.get_variable("params", "proj_v")
+        k = jnp.einsum("bmhd,mk->bkhd", k, project_keys.astype(k.dtype))
+        weights = attention_weights(q * q.shape[-1] ** -0.5, k)
+        values = project_values.T
+        return weights, jnp.broadcast_to(values, (*weights.shape[:2], *values.shape))
 
     def _projection(self, name, tokens):
         if self.has_variable("params", name):

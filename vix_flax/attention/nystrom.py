@@ -58,17 +58,9 @@ class Nystrom(nn.Module):
         k, v = (jnp.broadcast_to(x, (*x.shape[:2], h, x.shape[-1])) for x in (k, v))
         q = q * d**-0.5
 
-        landmarks = self.num_landmarks
         if self.zero_pad or self.reference:
-            q, k, v = (_pad_front(x, landmarks) for x in (q, k, v))
-        else:
-            landmarks = min(landmarks, q.shape[1], k.shape[1])
-        q_land, k_land = segment_means(q, landmarks), segment_means(k, landmarks)
-
-        to_landmarks = attention_weights(q, k_land)
-        between = attention_weights(q_land, k_land)
-        from_tokens = attention_weights(q_land, k)
-        inverse = pseudo_inverse(between, self.pinv_iterations, per_matrix=not self.reference)
+            q, k, v = (_pad_front(x, self.num_landmarks) for x in (q, k, v))
+        to_landmarks, inverse, from_tokens = self._three(q, k)
         # A1 (Z (A3 v)): never an n × l product with Z.
         summary = jnp.einsum("bhlm,bmhe->bhle", from_tokens.astype(v.dtype), v)
         summary = jnp.matmul(inverse, summary.astype(jnp.float32), precision=PRECISE)
@@ -76,6 +68,27 @@ class Nystrom(nn.Module):
         if taps:
             out = out + convolve_tokens(v, kernel.astype(v.dtype))
         return out[:, -n:]
+
+    def factors(self, q: jax.Array, k: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """softmax(q k̃ᵀ) pinv(…) `(b, h, n, l)` and softmax(q̃ kᵀ) `(b, h, l, m)`: the convolution is
+        not in them."""
+        n, h, d = q.shape[1:]
+        m = k.shape[1]
+        k = jnp.broadcast_to(k, (*k.shape[:2], h, d))
+        q = q * d**-0.5
+        if self.zero_pad or self.reference:
+            q, k = (_pad_front(x, self.num_landmarks) for x in (q, k))
+        to_landmarks, inverse, from_tokens = self._three(q, k)
+        left = jnp.matmul(to_landmarks, inverse, precision=PRECISE)
+        return left[:, :, -n:], from_tokens[..., -m:]
+
+    def _three(self, q, k):
+        """Queries × landmarks, the pseudo-inverse of landmarks × landmarks, landmarks × keys."""
+        landmarks = min(self.num_landmarks, q.shape[1], k.shape[1])
+        q_land, k_land = segment_means(q, landmarks), segment_means(k, landmarks)
+        between = attention_weights(q_land, k_land)
+        inverse = pseudo_inverse(between, self.pinv_iterations, per_matrix=not self.reference)
+        return attention_weights(q, k_land), inverse, attention_weights(q_land, k)
 
 
 def segment_means(x: jax.Array, segments: int) -> jax.Array:

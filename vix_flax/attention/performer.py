@@ -5,13 +5,13 @@ q (b, n, h, d), k (b, m, h, d), v (b, m, h, e) -> (b, n, h, e)
 """
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from vix_flax.attention.linear import kernel_attention
+from vix_flax.attention.linear import kernel_attention, kernel_factors
 from vix_flax.checks import require_positive_ints
 
 
@@ -32,6 +32,8 @@ class Performer(nn.Module):
     reference: bool = False
     dtype: Any = None
 
+    rows_are_independent: ClassVar[bool] = True
+
     def __post_init__(self):
         require_positive_ints(self, "nb_features")
         super().__post_init__()
@@ -47,10 +49,15 @@ class Performer(nn.Module):
         directions = self.variable(
             "features", "projection", lambda: orthogonal_features(self.make_rng("features"), r, d)
         ).value
+        return kernel_attention(*self._both(q, k, directions), v)
+
+    def factors(self, q: jax.Array, k: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """φ(q) over its normaliser `(b, h, n, r)` and φ(k)ᵀ `(b, h, r, m)`."""
+        return kernel_factors(*self._both(q, k, self.get_variable("features", "projection")))
+
+    def _both(self, q, k, directions):
         key_axes = (0, 1, 2, 3) if self.reference else (1, 3)
-        q = self._features(q, directions, (3,))
-        k = self._features(k, directions, key_axes)
-        return kernel_attention(q, k, v)
+        return self._features(q, directions, (3,)), self._features(k, directions, key_axes)
 
     def _features(self, u, directions, stabiliser_axes):
         """u (b, n, h, d) -> positive features (b, n, h, r), float32."""

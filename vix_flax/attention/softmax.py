@@ -33,6 +33,7 @@ class Softmax(nn.Module):
     dtype: Any = None
 
     takes_bias: ClassVar[bool] = True
+    rows_are_independent: ClassVar[bool] = True  # a query's result does not depend on the others
 
     def __post_init__(self):
         require_rates(self, "attention_dropout")

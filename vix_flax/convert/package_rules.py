@@ -91,14 +91,14 @@ def _plugin(transformer: nn.Module) -> Table:
         elif isinstance(transformer, Encoder):  # attention and MLP are layers of their own
             attention, mlp = (f"{theirs}.layers.{2 * i + half}" for half in (0, 1))
             table |= {
-                f"{ours}norm1_{i}": f"{attention}.0",
-                f"{ours}attention_{i}/to_qkv": (
+                f"{ours}blocks_{i}/norm1": f"{attention}.0",
+                f"{ours}blocks_{i}/mixer/to_qkv": (
                     f"{attention}.1.to_q+{attention}.1.to_k+{attention}.1.to_v"
                 ),
-                f"{ours}attention_{i}/to_out": f"{attention}.1.to_out",
-                f"{ours}norm2_{i}": f"{mlp}.0",
-                f"{ours}mlp_{i}/dense1": f"{mlp}.1.net.0.proj|{mlp}.1.net.0.0",
-                f"{ours}mlp_{i}/dense2": f"{mlp}.1.net.2",
+                f"{ours}blocks_{i}/mixer/to_out": f"{attention}.1.to_out",
+                f"{ours}blocks_{i}/norm2": f"{mlp}.0",
+                f"{ours}blocks_{i}/mlp/dense1": f"{mlp}.1.net.0.proj|{mlp}.1.net.0.0",
+                f"{ours}blocks_{i}/mlp/dense2": f"{mlp}.1.net.2",
             }
     return table
 

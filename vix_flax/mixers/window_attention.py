@@ -6,6 +6,7 @@ Wang et al. 2021, arXiv:2108.00154. Cost O(n·w²·d) for windows of side w. (b,
 from typing import Any
 
 import jax
+import numpy as np
 from einops import rearrange
 from flax import linen as nn
 
@@ -28,6 +29,12 @@ class WindowAttention(nn.Module):
     bias_dim: int
     long: bool = False
     dtype: Any = None
+
+    def positions(self, height: int, width: int) -> np.ndarray:
+        """`(windows, window²)`: which positions of the map, counted row by row, each window has."""
+        grid = np.arange(height * width).reshape(1, height, width, 1)
+        pattern = LONG if self.long else SHORT
+        return rearrange(grid, pattern, p=self.window, q=self.window).reshape(-1, self.window**2)
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:

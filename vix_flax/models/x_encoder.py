@@ -12,7 +12,7 @@ from flax import linen as nn
 
 from vix_flax.attention.softmax import attention_scores
 from vix_flax.checks import require_positive_ints, require_rates
-from vix_flax.layers import Dense, GluMlp, LayerNorm, Mlp
+from vix_flax.layers import Dense, GluMlp, LayerNorm, Mlp, ModuleDef
 
 
 class CarriedAttention(nn.Module):
@@ -38,6 +38,37 @@ class CarriedAttention(nn.Module):
         weights = nn.Dropout(self.dropout)(nn.softmax(scores), deterministic=not train)
         out = jnp.einsum("bhnm,bmhd->bnhd", weights.astype(x.dtype), qkv[:, :, 2])
         return Dense(c, dtype=self.dtype, name="to_out")(out.reshape(b, n, h * d)), scores
+
+
+class EncoderBlock(nn.Module):
+    """x + attention(norm(x)), then x + mlp(norm(x)); scores are taken and handed on."""
+
+    heads: int
+    dim_head: int
+    mlp_dim: int
+    mlp: ModuleDef = Mlp
+    attn_dropout: float = 0.0
+    ff_dropout: float = 0.0
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, before: jax.Array | None, train: bool = False
+    ) -> tuple[jax.Array, jax.Array]:
+        attention = CarriedAttention(
+            self.heads, self.dim_head, self.attn_dropout, self.dtype, name="mixer"
+        )
+        normed = LayerNorm(dtype=self.dtype, name="norm1")(x)
+        mixed, scores = attention(normed, before, train)
+        x = x + mixed
+        mlp = self.mlp(
+            self.mlp_dim,
+            dropout=self.ff_dropout,
+            drops_output=False,
+            dtype=self.dtype,
+            name="mlp",
+        )
+        return x + mlp(LayerNorm(dtype=self.dtype, name="norm2")(x), train), scores
 
 
 class Encoder(nn.Module, kw_only=True):
@@ -69,25 +100,17 @@ class Encoder(nn.Module, kw_only=True):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         """`(b, n, dim) -> (b, n, dim)`."""
-        mlp = GluMlp if self.ff_glu else Mlp
         scores = None
         for i in range(self.depth):
-            attention = CarriedAttention(
+            block = EncoderBlock(
                 self.heads,
                 self.attn_dim_head,
-                self.attn_dropout,
-                self.dtype,
-                name=f"attention_{i}",
-            )
-            normed = LayerNorm(dtype=self.dtype, name=f"norm1_{i}")(x)
-            mixed, scores = attention(normed, scores if self.residual_attn else None, train)
-            x = x + mixed
-            feed_forward = mlp(
                 self.ff_mult * self.dim,
-                dropout=self.ff_dropout,
-                drops_output=False,
-                dtype=self.dtype,
-                name=f"mlp_{i}",
+                GluMlp if self.ff_glu else Mlp,
+                self.attn_dropout,
+                self.ff_dropout,
+                self.dtype,
+                name=f"blocks_{i}",
             )
-            x = x + feed_forward(LayerNorm(dtype=self.dtype, name=f"norm2_{i}")(x), train)
+            x, scores = block(x, scores if self.residual_attn else None, train)
         return x

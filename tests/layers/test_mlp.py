@@ -1,0 +1,58 @@
+"""The feed-forward half of a block."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from vix_flax.layers import GluMlp, Mlp
+
+x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 9, 6)), jnp.float32)
+
+
+def params(module):
+    rng = np.random.default_rng(1)
+    shapes = jax.eval_shape(module.init, jax.random.key(0), x)["params"]
+    return jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype("f4"), shapes)
+
+
+def run(module, **given):
+    return np.asarray(jax.jit(partial(module.apply, **given))({"params": params(module)}, x))
+
+
+def dense(params, x):
+    return x @ params["kernel"] + params["bias"]
+
+
+@pytest.mark.parametrize(("name", "activation"), [("gelu", partial(nn.gelu, approximate=False)),
+                                                  ("relu", nn.relu)])  # fmt: skip
+def test_two_dense_layers_and_an_activation(name, activation):
+    module = Mlp(4, name)
+    weights = params(module)
+    by_hand = dense(weights["dense2"], activation(dense(weights["dense1"], x)))
+    np.testing.assert_allclose(run(module), by_hand, rtol=0, atol=1e-5)
+
+
+def test_the_second_half_of_a_gated_mlps_hidden_units_is_the_gate():
+    module = GluMlp(4, "relu")
+    weights = params(module)
+    assert weights["dense1"]["kernel"].shape == (6, 8)
+    assert weights["dense2"]["kernel"].shape == (4, 6)
+    hidden = dense(weights["dense1"], x)
+    by_hand = dense(weights["dense2"], hidden[..., :4] * np.maximum(hidden[..., 4:], 0))
+    np.testing.assert_allclose(run(module), by_hand, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("cls", [Mlp, GluMlp])
+@pytest.mark.parametrize("drops_output", [True, False])
+def test_dropout_is_on_the_hidden_units_and_on_the_output_if_wanted(cls, drops_output):
+    module = cls(4, dropout=0.5, drops_output=drops_output)
+    train = run(module, train=True, rngs={"dropout": jax.random.key(0)})
+    np.testing.assert_allclose((train == 0).mean(), 0.5 * drops_output, atol=0.15)
+    undropped = run(cls(4))
+    np.testing.assert_allclose(run(module), undropped, rtol=1e-6)
+    # Also where the output is kept, it is not simply twice the undropped one.
+    assert np.abs(train - undropped * (2 if drops_output else 1))[train != 0].max() > 0.1

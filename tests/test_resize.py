@@ -1,0 +1,329 @@
+"""Trained positions carried over to another image size."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import traverse_util
+from tiny_models import images, tiny
+
+import vix_flax as vix
+from vix_flax import ViX, resize_positions
+from vix_flax.attention import Linformer
+
+# A preset of each family with positions: image sizes, and its maps at each.
+FAMILIES = {
+    "vit": ((8, 12), (16, 8), ((4, 6),), ((8, 4),)),
+    "cct": ((16, 24), (32, 16), ((4, 6),), ((8, 4),)),
+    "cait_cifar": ((8, 12), (12, 20), ((4, 6),), ((6, 10),)),
+    "t2t_vit_cifar": ((8, 12), (20, 16), ((4, 6), (2, 4)), ((10, 8), (8, 6))),
+    "pit_cifar": ((8, 12), (16, 8), ((3, 5), (2, 3)), ((7, 3), (4, 2))),
+    "cross_vit_cifar": ((8, 12), (16, 8), ((4, 6), (2, 3)), ((8, 4), (4, 2))),
+    "levit_cifar": ((48, 80), (112, 16), ((3, 5), (2, 3)), ((7, 1), (4, 1))),
+}
+every_family = pytest.mark.parametrize("name", FAMILIES)
+CCT = dict(n_conv_layers=1, stride=2, pooling_stride=2)
+
+
+def family(name, image_size, **fields):
+    preset = "dual_norm_vit_cifar" if name == "vit" else name
+    return tiny(preset, image_size=image_size, **(CCT if name == "cct" else {}), **fields)
+
+
+def vit(image_size, **fields):
+    return family("vit", image_size, **fields)
+
+
+def drawn(model, seed=0):
+    """Variables of the right shapes, as numpy arrays."""
+    rng = np.random.default_rng(seed)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), images(model))
+    return jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(leaf.dtype), shapes)
+
+
+def flat(variables):
+    return traverse_util.flatten_dict(variables, sep="/")
+
+
+def positional(variables):
+    """Path → leaf of what belongs to a map."""
+    names = ("pos_embedding", "table", "proj_k", "proj_v")
+    return {k: v for k, v in flat(variables).items() if k.split("/")[-1] in names}
+
+
+def with_positions(model, make):
+    """Variables whose positional leaves are `make(path, leaf)`."""
+    variables = flat(drawn(model))
+    changed = {k: np.asarray(make(k, v), "f4") for k, v in positional(drawn(model)).items()}
+    return traverse_util.unflatten_dict(variables | changed, sep="/")
+
+
+def resized(before, after, values, first=1):
+    """What becomes of `values (rows, columns)` in every feature of a ViT's positions."""
+    old, new = vit(before), vit(after)
+    flat_values = np.concatenate([np.full(first, 7.0), np.ravel(values)])
+    variables = with_positions(old, lambda _, leaf: flat_values[None, :, None] + 0 * leaf)
+    out = np.asarray(resize_positions(variables, old, new)["params"]["pos_embedding"])
+    assert out.shape[0] == 1
+    np.testing.assert_array_equal(out, out[..., :1] + 0 * out)
+    np.testing.assert_array_equal(out[0, :first, 0], 7)
+    return out[0, first:, 0].reshape(new.grid)
+
+
+@every_family
+def test_the_same_size_gives_the_same_arrays(name):
+    size = FAMILIES[name][0]
+    variables = drawn(family(name, size))
+    out = resize_positions(variables, family(name, size), family(name, size))
+    assert flat(out).keys() == flat(variables).keys()
+    assert all(leaf is flat(variables)[path] for path, leaf in flat(out).items())
+
+
+@every_family
+def test_resized_variables_run_in_the_other_model_and_all_else_is_the_same(name):
+    before, after, old_grids, new_grids = FAMILIES[name]
+    old, new = family(name, before), family(name, after)
+    assert (old.grids, new.grids) == (old_grids, new_grids)
+    variables = drawn(old)
+    out = resize_positions(variables, old, new)
+    assert jax.eval_shape(new.apply, out, images(new)).shape == (3, 5)
+    wanted = jax.eval_shape(new.init, jax.random.key(0), images(new))
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), out) == jax.tree.map(
+        lambda x: (x.shape, x.dtype), wanted
+    )
+    moved = {path for path, leaf in flat(out).items() if leaf is not flat(variables)[path]}
+    assert moved == positional(variables).keys() != set()
+
+
+@every_family
+def test_a_constant_stays_constant(name):
+    before, after, *_ = FAMILIES[name]
+    old, new = family(name, before), family(name, after)
+    out = resize_positions(with_positions(old, lambda _, leaf: 3 + 0 * leaf), old, new)
+    for path, leaf in positional(out).items():
+        np.testing.assert_allclose(leaf, 3, rtol=1e-5, err_msg=path)
+
+
+GRID_OF = {  # which of a model's maps a leaf belongs to
+    "params/pos_embedding": 0,
+    "params/embeddings_0/pos_embedding": 0,
+    "params/embeddings_1/pos_embedding": 1,
+    "params/blocks_0/mixer/distance_bias/table": 0,
+    "params/blocks_1/mixer/distance_bias/table": 0,
+    "params/blocks_2/mixer/distance_bias/table": 1,
+}
+
+
+@every_family
+def test_what_differs_by_row_alone_still_does(name):
+    """Were a leaf cut into the wrong rows, columns would differ, too."""
+    before, after, *_ = FAMILIES[name]
+    old, new = family(name, before), family(name, after)
+    which = lambda path: -1 if name == "t2t_vit_cifar" else GRID_OF[path]
+
+    def by_row(path, leaf):
+        rows, columns = old.grids[which(path)]
+        axis = 0 if path.endswith("table") else 1
+        values = np.repeat(np.arange(1.0, 1 + rows), columns)
+        values = np.concatenate([np.zeros(leaf.shape[axis] - rows * columns), values])
+        return values.reshape([-1 if i == axis else 1 for i in range(leaf.ndim)]) + 0 * leaf
+
+    for path, leaf in positional(resize_positions(with_positions(old, by_row), old, new)).items():
+        rows, columns = new.grids[which(path)]
+        values = np.asarray(leaf).reshape(-1, leaf.shape[-1])[:, 0]
+        values = values[len(values) - rows * columns :].reshape(rows, columns)
+        np.testing.assert_allclose(values, values[:, :1] + 0 * values, rtol=0, atol=1e-5)
+        assert (np.diff(values[:, 0]) > 0).all(), path
+
+
+@pytest.mark.parametrize(("before", "after"), [((16, 16), (32, 24)), ((16, 24), (48, 48))])
+def test_a_ramp_stays_a_ramp_inside(before, after):
+    (rows, columns), (new_rows, new_columns) = (vit(size).grid for size in (before, after))
+    i, j = np.indices((rows, columns))
+    out = resized(before, after, 2.0 * i - 3 * j)
+    i, j = np.indices((new_rows, new_columns))
+    i, j = (i + 0.5) * rows / new_rows - 0.5, (j + 0.5) * columns / new_columns - 0.5
+    inside = (i >= 1) & (i <= rows - 2) & (j >= 1) & (j <= columns - 2)
+    assert inside.sum() > 12
+    np.testing.assert_allclose(out[inside], (2 * i - 3 * j)[inside], rtol=0, atol=1e-4)
+    assert (np.diff(out, axis=0) > 0).all()
+    assert (np.diff(out, axis=1) < 0).all()
+
+
+@pytest.mark.parametrize("after", [(36, 20), (20, 28)])
+def test_there_and_back_again(after):
+    i, j = np.indices((8, 6))
+    smooth = np.sin(i / 3) + np.cos(j / 2)
+    there = resized((16, 12), after, smooth)
+    assert there.shape == (after[0] // 2, after[1] // 2)
+    back = resized(after, (16, 12), there)
+    np.testing.assert_allclose(back, smooth, rtol=0, atol=0.05)
+
+
+def test_a_grid_of_one_row():
+    np.testing.assert_allclose(resized((2, 12), (8, 12), [np.arange(6.0)]),
+                               np.repeat([np.arange(6.0)], 4, axis=0), atol=1e-5)  # fmt: skip
+    ramp = np.indices((4, 6))[1]
+    np.testing.assert_allclose(resized((8, 12), (2, 12), ramp), ramp[:1], rtol=0, atol=1e-5)
+
+
+def test_positions_keep_their_type():
+    old, new = vit((8, 12)), vit((16, 8))
+    variables = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), drawn(old))
+    out = resize_positions(variables, old, new)
+    assert {leaf.dtype for leaf in jax.tree.leaves(out)} == {jnp.dtype("bfloat16")}
+
+
+TABLE = "params/blocks_0/mixer/distance_bias/table"
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ((3, 5), (7, 6)),
+        ((7, 6), (3, 5)),
+        ((4, 3), (2, 9)),
+        ((1, 5), (4, 5)),
+        ((1, 4), (3, 7)),
+        ((5, 3), (1, 4)),
+        ((2, 1), (5, 3)),
+        ((1, 1), (2, 3)),
+        ((4, 3), (1, 1)),
+    ],
+)
+def test_offset_zero_stays_offset_zero_and_the_largest_the_largest(before, after):
+    old, new = (tiny("levit_cifar", image_size=[16 * n for n in g], stages=1) for g in (before, after))
+    variables = drawn(old)
+    out = flat(resize_positions(variables, old, new))[TABLE]
+    table, out = flat(variables)[TABLE].reshape(*before, -1), np.asarray(out).reshape(*after, -1)
+    ends = lambda old, new: [(0, 0), *([(-1, -1)] if new > 1 else [])]
+    for i, k in ends(before[0], after[0]):
+        for j, l in ends(before[1], after[1]):
+            np.testing.assert_allclose(out[i, j], table[k, l], rtol=0, atol=2e-5)
+
+
+def test_offsets_between_are_in_proportion():
+    old, new = (tiny("levit_cifar", image_size=(16, 16 * n), stages=1) for n in (5, 9))
+    columns = np.arange(5.0)
+    variables = with_positions(old, lambda _, leaf: columns[:, None] + 0 * leaf)
+    out = np.asarray(flat(resize_positions(variables, old, new))[TABLE])
+    np.testing.assert_allclose(out[2:-2, 0], np.arange(9)[2:-2] / 2, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(out[::2, 0], columns, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("after", [(16, 8), (4, 6), (16, 24)])
+def test_linformers_sums_over_the_tokens_are_kept(after):
+    fields = dict(attention=Linformer, attention_options={"k": 3, "share_kv": False})
+    old, new = vit((8, 12), **fields), vit(after, **fields)
+    i, j = np.indices(old.grid)
+    ramp = np.concatenate([[5.0], (1 + i - j / 2).ravel()])
+
+    def make(path, leaf):
+        return ramp[:, None] * [1, 2, -3] if "proj" in path else leaf
+
+    out = positional(resize_positions(with_positions(old, make), old, new))
+    paths = [f"params/blocks_0/mixer/core/proj_{name}" for name in "kv"]
+    assert out.keys() == {"params/pos_embedding", *paths}
+    for path in paths:
+        leaf = np.asarray(out[path])
+        np.testing.assert_allclose(leaf[0], [5, 10, -15], rtol=1e-6)  # of the class token
+        total = ramp[1:].sum() * np.array([1, 2, -3])
+        np.testing.assert_allclose(leaf[1:].sum(axis=0), total, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["t2t_vit_cifar", "pit_cifar", "cross_vit_cifar", "levit_cifar"])
+def test_linformers_of_every_map_are_resized(name):
+    before, after, *_ = FAMILIES[name]
+    linformer = dict(attention=Linformer, attention_options={"k": 3})
+    old, new = (family(name, size, **linformer) for size in (before, after))
+    out = resize_positions(drawn(old), old, new)
+    assert jax.eval_shape(new.apply, out, images(new)).shape == (3, 5)
+
+
+def test_statistics_and_random_features_are_passed_on():
+    old, new = (vit(size, attention="performer") for size in ((8, 12), (16, 8)))
+    variables = drawn(old)
+    out = resize_positions(variables, old, new)
+    path = "features/blocks_0/mixer/core/projection"
+    assert flat(out)[path] is flat(variables)[path]
+    only = {"params": variables["params"]}
+    assert resize_positions(only, old, new).keys() == {"params"}
+
+
+def test_variables_of_another_model_are_refused():
+    old, new = vit((8, 12)), vit((16, 8))
+    message = (
+        r"params/pos_embedding \(1, 33, 16\) is no variable of model_from, which has \(1, 25, 16\)"
+    )
+    with pytest.raises(ValueError, match=message):
+        resize_positions(drawn(new), old, new)
+    with pytest.raises(ValueError, match="is no variable of model_from, which has nothing of that"):
+        resize_positions(drawn(vit((8, 12), depth=2)), old, new)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (dict(depth=2), "the models differ in more than the image size: one has no params/blocks_1"),
+        (dict(position="none"), "one has no params/pos_embedding"),
+        (dict(num_classes=7), r"head/dense/.* is \(.*5,?\) in one model and \(.*7,?\) in the other"),
+        (dict(dim=12), "in the other, and cannot be resampled: it belongs to no map of tokens"),
+        (dict(patch_size=4), r"embedding/.* belongs to no map of tokens"),
+    ],
+)
+def test_models_that_differ_in_more_are_refused(fields, message):
+    old, new = vit((8, 12)), vit((16, 8), **fields)
+    with pytest.raises(ValueError, match=message):
+        resize_positions(drawn(old), old, new)
+
+
+def test_models_that_differ_only_in_the_width_of_positions_are_refused():
+    class Bare(ViX, kw_only=True):
+        def setup(self):
+            shape = (1, self.grid[0] * self.grid[1], self.dim)
+            self.pos_embedding = self.param("pos_embedding", jax.nn.initializers.zeros, shape)
+
+        def __call__(self, img):
+            return self.pos_embedding
+
+    fields = dict(patch_size=2, num_classes=3, depth=1, heads=1, mlp_dim=8)
+    old = Bare(image_size=8, dim=8, **fields)
+    variables = {"params": {"pos_embedding": np.ones((1, 16, 8), "f4")}}
+    with pytest.raises(ValueError, match="belongs to no map of tokens"):
+        resize_positions(variables, old, Bare(image_size=12, dim=6, **fields))
+    out = resize_positions(variables, old, Bare(image_size=12, dim=8, **fields))
+    np.testing.assert_allclose(out["params"]["pos_embedding"], np.ones((1, 36, 8)), rtol=1e-5)
+
+    class Mapless(Bare):
+        grids = ()
+
+    message = "params/pos_embedding: 16 and 36 positions are no maps of these models"
+    with pytest.raises(ValueError, match=message):
+        resize_positions(
+            variables, Mapless(image_size=8, dim=8, **fields), Mapless(image_size=12, dim=8, **fields)
+        )
+
+
+def test_an_mlp_mixer_cannot_be_resized():
+    old, new = (tiny("mlp_mixer", image_size=size) for size in ((8, 12), (16, 8)))
+    message = r"mixer/.* cannot be resampled: it belongs to no map of tokens"
+    with pytest.raises(ValueError, match=message):
+        resize_positions(drawn(old), old, new)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_an_image_of_another_size_is_told_of_resizing(name):
+    before, after, *_ = FAMILIES[name]
+    message = rf"image_size=\({after[0]}, {after[1]}\).* vix_flax\.resize_positions"
+    with pytest.raises(ValueError, match=message):
+        jax.eval_shape(
+            family(name, before).init, jax.random.key(0), jnp.zeros((1, *after, 2))
+        )
+
+
+def test_linformers_length_is_told_of_resizing():
+    model = tiny("cvt_cifar", attention="linformer", k=3)  # takes any image
+    variables = drawn(model)
+    with pytest.raises(ValueError, match=r"Linformer was .* 24 tokens .* vix_flax\.resize_positions"):
+        jax.eval_shape(model.apply, variables, jnp.zeros((1, 16, 12, 2)))
+    assert vix.resize_positions is resize_positions
