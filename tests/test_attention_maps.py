@@ -59,7 +59,7 @@ def test_maps_times_values_is_the_output(name):
 
 @pytest.mark.parametrize("name", ["vil", "cvt", "levit", "crossformer", "cross_vit", "cait"])
 def test_other_shapes(name):
-    """One key head for all, strided keys, shrinking queries, windows, two branches, class tokens."""
+    """One key head for all, strided keys, shrinking queries, windows, branches, class tokens."""
     model = tiny(name)
     variables, img = drawn(model)
     maps = attention_maps(model, variables, img)

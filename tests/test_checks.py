@@ -86,7 +86,7 @@ def test_more_values_than_stages_are_refused(stages):
 
 @pytest.mark.parametrize("rate", [-0.1, 1, 1.5, "0.5", None, float("nan")])
 def test_rates_are_from_zero_to_below_one(rate):
-    with pytest.raises(ValueError, match="rate=.* must be at least 0 and below 1"):
+    with pytest.raises(ValueError, match=r"rate=.* must be at least 0 and below 1"):
         require_rates(Owner(rate=rate), "rate")
 
 
@@ -97,7 +97,7 @@ def test_rates_pass(rate):
 
 @pytest.mark.parametrize("classes", [-1, 1.0, "3", None, True])
 def test_classes_are_counted(classes):
-    with pytest.raises(ValueError, match="num_classes=.* must be an int, 0 for features"):
+    with pytest.raises(ValueError, match=r"num_classes=.* must be an int, 0 for features"):
         require_num_classes(Owner(num_classes=classes))
 
 

@@ -18,6 +18,7 @@ FLOORS = [
     {"presets", "features", "wrappers"},
     {"convert", "recipes"},
     {"run", "progress"},
+    {"show"},
     {"cli"},
     {"__main__", "__init__"},
 ]

@@ -1,5 +1,7 @@
 """Trained positions carried over to another image size."""
 
+from functools import cache
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,23 +24,30 @@ FAMILIES = {
     "levit_cifar": ((48, 80), (112, 16), ((3, 5), (2, 3)), ((7, 1), (4, 1))),
 }
 every_family = pytest.mark.parametrize("name", FAMILIES)
-CCT = dict(n_conv_layers=1, stride=2, pooling_stride=2)
+NEEDED = {
+    "cct": dict(n_conv_layers=1, stride=2, pooling_stride=2),
+    "levit_cifar": dict(heads=2),
+}
 
 
 def family(name, image_size, **fields):
     preset = "dual_norm_vit_cifar" if name == "vit" else name
-    return tiny(preset, image_size=image_size, **(CCT if name == "cct" else {}), **fields)
+    return tiny(preset, image_size=image_size, **NEEDED.get(name, {}), **fields)
 
 
 def vit(image_size, **fields):
     return family("vit", image_size, **fields)
 
 
-def drawn(model, seed=0):
+@cache
+def shapes(model):
+    return jax.eval_shape(model.init, jax.random.key(0), images(model))
+
+
+def drawn(model):
     """Variables of the right shapes, as numpy arrays."""
-    rng = np.random.default_rng(seed)
-    shapes = jax.eval_shape(model.init, jax.random.key(0), images(model))
-    return jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(leaf.dtype), shapes)
+    rng = np.random.default_rng(0)
+    return jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(leaf.dtype), shapes(model))
 
 
 def flat(variables):
@@ -51,23 +60,28 @@ def positional(variables):
     return {k: v for k, v in flat(variables).items() if k.split("/")[-1] in names}
 
 
-def with_positions(model, make):
-    """Variables whose positional leaves are `make(path, leaf)`."""
-    variables = flat(drawn(model))
-    changed = {k: np.asarray(make(k, v), "f4") for k, v in positional(drawn(model)).items()}
-    return traverse_util.unflatten_dict(variables | changed, sep="/")
+def positions(model, make):
+    """Positional variables alone, as `make(path, leaf)` has them."""
+    leaves = positional(drawn(model)).items()
+    made = {path: np.asarray(make(path, leaf), "f4") for path, leaf in leaves}
+    return traverse_util.unflatten_dict(made, sep="/")
 
 
-def resized(before, after, values, first=1):
+def resized(variables, old, new):
+    """Path → leaf; compiled at once."""
+    out = jax.jit(lambda variables: resize_positions(variables, old, new))(variables)
+    return {path: np.asarray(leaf) for path, leaf in flat(out).items()}
+
+
+def resized_map(values, before, after):
     """What becomes of `values (rows, columns)` in every feature of a ViT's positions."""
     old, new = vit(before), vit(after)
-    flat_values = np.concatenate([np.full(first, 7.0), np.ravel(values)])
-    variables = with_positions(old, lambda _, leaf: flat_values[None, :, None] + 0 * leaf)
-    out = np.asarray(resize_positions(variables, old, new)["params"]["pos_embedding"])
-    assert out.shape[0] == 1
+    tokens = np.concatenate([[7.0], np.ravel(values)])
+    variables = positions(old, lambda _, leaf: tokens[None, :, None] + 0 * leaf)
+    (out,) = resized(variables, old, new).values()
     np.testing.assert_array_equal(out, out[..., :1] + 0 * out)
-    np.testing.assert_array_equal(out[0, :first, 0], 7)
-    return out[0, first:, 0].reshape(new.grid)
+    np.testing.assert_array_equal(out[0, 0], 7)  # of the class token
+    return out[0, 1:, 0].reshape(new.grid)
 
 
 @every_family
@@ -80,28 +94,15 @@ def test_the_same_size_gives_the_same_arrays(name):
 
 
 @every_family
-def test_resized_variables_run_in_the_other_model_and_all_else_is_the_same(name):
+def test_resized_variables_run_in_the_other_model(name):
     before, after, old_grids, new_grids = FAMILIES[name]
     old, new = family(name, before), family(name, after)
     assert (old.grids, new.grids) == (old_grids, new_grids)
-    variables = drawn(old)
-    out = resize_positions(variables, old, new)
+    out = jax.eval_shape(lambda variables: resize_positions(variables, old, new), shapes(old))
     assert jax.eval_shape(new.apply, out, images(new)).shape == (3, 5)
-    wanted = jax.eval_shape(new.init, jax.random.key(0), images(new))
-    assert jax.tree.map(lambda x: (x.shape, x.dtype), out) == jax.tree.map(
-        lambda x: (x.shape, x.dtype), wanted
-    )
-    moved = {path for path, leaf in flat(out).items() if leaf is not flat(variables)[path]}
-    assert moved == positional(variables).keys() != set()
-
-
-@every_family
-def test_a_constant_stays_constant(name):
-    before, after, *_ = FAMILIES[name]
-    old, new = family(name, before), family(name, after)
-    out = resize_positions(with_positions(old, lambda _, leaf: 3 + 0 * leaf), old, new)
-    for path, leaf in positional(out).items():
-        np.testing.assert_allclose(leaf, 3, rtol=1e-5, err_msg=path)
+    assert out == shapes(new)
+    changed = {path for path, leaf in flat(out).items() if leaf != flat(shapes(old))[path]}
+    assert changed == positional(out).keys() != set()
 
 
 GRID_OF = {  # which of a model's maps a leaf belongs to
@@ -115,23 +116,27 @@ GRID_OF = {  # which of a model's maps a leaf belongs to
 
 
 @every_family
-def test_what_differs_by_row_alone_still_does(name):
+def test_a_constant_stays_constant_and_what_differs_by_row_alone_still_does(name):
     """Were a leaf cut into the wrong rows, columns would differ, too."""
     before, after, *_ = FAMILIES[name]
     old, new = family(name, before), family(name, after)
     which = lambda path: -1 if name == "t2t_vit_cifar" else GRID_OF[path]
 
-    def by_row(path, leaf):
+    def make(path, leaf):
         rows, columns = old.grids[which(path)]
-        axis = 0 if path.endswith("table") else 1
-        values = np.repeat(np.arange(1.0, 1 + rows), columns)
-        values = np.concatenate([np.zeros(leaf.shape[axis] - rows * columns), values])
-        return values.reshape([-1 if i == axis else 1 for i in range(leaf.ndim)]) + 0 * leaf
+        first = leaf.size // leaf.shape[-1] - rows * columns
+        by_row = np.repeat(np.arange(1.0, 1 + rows), columns)
+        ramp = np.concatenate([np.full(first, 9.0), by_row])
+        features = [3 + 0 * ramp, *[ramp] * (leaf.shape[-1] - 1)]
+        return np.stack(features, axis=-1).reshape(leaf.shape)
 
-    for path, leaf in positional(resize_positions(with_positions(old, by_row), old, new)).items():
+    for path, leaf in resized(positions(old, make), old, new).items():
         rows, columns = new.grids[which(path)]
-        values = np.asarray(leaf).reshape(-1, leaf.shape[-1])[:, 0]
-        values = values[len(values) - rows * columns :].reshape(rows, columns)
+        tokens = leaf.reshape(-1, leaf.shape[-1])
+        np.testing.assert_allclose(tokens[:, 0], 3, rtol=1e-5)
+        first = len(tokens) - rows * columns
+        np.testing.assert_array_equal(tokens[:first, 1:], 9)
+        values = tokens[first:, -1].reshape(rows, columns)
         np.testing.assert_allclose(values, values[:, :1] + 0 * values, rtol=0, atol=1e-5)
         assert (np.diff(values[:, 0]) > 0).all(), path
 
@@ -140,7 +145,7 @@ def test_what_differs_by_row_alone_still_does(name):
 def test_a_ramp_stays_a_ramp_inside(before, after):
     (rows, columns), (new_rows, new_columns) = (vit(size).grid for size in (before, after))
     i, j = np.indices((rows, columns))
-    out = resized(before, after, 2.0 * i - 3 * j)
+    out = resized_map(2.0 * i - 3 * j, before, after)
     i, j = np.indices((new_rows, new_columns))
     i, j = (i + 0.5) * rows / new_rows - 0.5, (j + 0.5) * columns / new_columns - 0.5
     inside = (i >= 1) & (i <= rows - 2) & (j >= 1) & (j <= columns - 2)
@@ -150,31 +155,33 @@ def test_a_ramp_stays_a_ramp_inside(before, after):
     assert (np.diff(out, axis=1) < 0).all()
 
 
-@pytest.mark.parametrize("after", [(36, 20), (20, 28)])
-def test_there_and_back_again(after):
+def test_there_and_back_again():
+    after = (36, 16)
     i, j = np.indices((8, 6))
     smooth = np.sin(i / 3) + np.cos(j / 2)
-    there = resized((16, 12), after, smooth)
+    there = resized_map(smooth, (16, 12), after)
     assert there.shape == (after[0] // 2, after[1] // 2)
-    back = resized(after, (16, 12), there)
+    back = resized_map(there, after, (16, 12))
     np.testing.assert_allclose(back, smooth, rtol=0, atol=0.05)
 
 
 def test_a_grid_of_one_row():
-    np.testing.assert_allclose(resized((2, 12), (8, 12), [np.arange(6.0)]),
-                               np.repeat([np.arange(6.0)], 4, axis=0), atol=1e-5)  # fmt: skip
+    wide = resized_map(np.arange(6.0), (2, 12), (8, 12))
+    np.testing.assert_allclose(wide, np.repeat([np.arange(6.0)], 4, axis=0), atol=1e-5)
     ramp = np.indices((4, 6))[1]
-    np.testing.assert_allclose(resized((8, 12), (2, 12), ramp), ramp[:1], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(resized_map(ramp, (8, 12), (2, 12)), ramp[:1], rtol=0, atol=1e-5)
 
 
 def test_positions_keep_their_type():
     old, new = vit((8, 12)), vit((16, 8))
     variables = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), drawn(old))
-    out = resize_positions(variables, old, new)
+    out = jax.eval_shape(lambda variables: resize_positions(variables, old, new), variables)
     assert {leaf.dtype for leaf in jax.tree.leaves(out)} == {jnp.dtype("bfloat16")}
 
 
-TABLE = "params/blocks_0/mixer/distance_bias/table"
+def levit(grid):
+    """One stage on a map of this size."""
+    return tiny("levit_cifar", image_size=[16 * side for side in grid], stages=1, dim=16)
 
 
 @pytest.mark.parametrize(
@@ -182,31 +189,27 @@ TABLE = "params/blocks_0/mixer/distance_bias/table"
     [
         ((3, 5), (7, 6)),
         ((7, 6), (3, 5)),
-        ((4, 3), (2, 9)),
-        ((1, 5), (4, 5)),
         ((1, 4), (3, 7)),
         ((5, 3), (1, 4)),
-        ((2, 1), (5, 3)),
         ((1, 1), (2, 3)),
-        ((4, 3), (1, 1)),
     ],
 )
 def test_offset_zero_stays_offset_zero_and_the_largest_the_largest(before, after):
-    old, new = (tiny("levit_cifar", image_size=[16 * n for n in g], stages=1) for g in (before, after))
-    variables = drawn(old)
-    out = flat(resize_positions(variables, old, new))[TABLE]
-    table, out = flat(variables)[TABLE].reshape(*before, -1), np.asarray(out).reshape(*after, -1)
-    ends = lambda old, new: [(0, 0), *([(-1, -1)] if new > 1 else [])]
-    for i, k in ends(before[0], after[0]):
-        for j, l in ends(before[1], after[1]):
-            np.testing.assert_allclose(out[i, j], table[k, l], rtol=0, atol=2e-5)
+    old, new = levit(before), levit(after)
+    variables = positions(old, lambda _, leaf: leaf)
+    (table,) = positional(variables).values()
+    (out,) = resized(variables, old, new).values()
+    table, out = table.reshape(*before, -1), out.reshape(*after, -1)
+    ends = lambda side: [0, -1] if side > 1 else [0]
+    for i in ends(after[0]):
+        for j in ends(after[1]):
+            np.testing.assert_allclose(out[i, j], table[i, j], rtol=0, atol=2e-5)
 
 
 def test_offsets_between_are_in_proportion():
-    old, new = (tiny("levit_cifar", image_size=(16, 16 * n), stages=1) for n in (5, 9))
     columns = np.arange(5.0)
-    variables = with_positions(old, lambda _, leaf: columns[:, None] + 0 * leaf)
-    out = np.asarray(flat(resize_positions(variables, old, new))[TABLE])
+    variables = positions(levit((1, 5)), lambda _, leaf: columns[:, None] + 0 * leaf)
+    (out,) = resized(variables, levit((1, 5)), levit((1, 9))).values()
     np.testing.assert_allclose(out[2:-2, 0], np.arange(9)[2:-2] / 2, rtol=0, atol=1e-5)
     np.testing.assert_allclose(out[::2, 0], columns, rtol=0, atol=1e-5)
 
@@ -221,14 +224,13 @@ def test_linformers_sums_over_the_tokens_are_kept(after):
     def make(path, leaf):
         return ramp[:, None] * [1, 2, -3] if "proj" in path else leaf
 
-    out = positional(resize_positions(with_positions(old, make), old, new))
+    out = resized(positions(old, make), old, new)
     paths = [f"params/blocks_0/mixer/core/proj_{name}" for name in "kv"]
     assert out.keys() == {"params/pos_embedding", *paths}
     for path in paths:
-        leaf = np.asarray(out[path])
-        np.testing.assert_allclose(leaf[0], [5, 10, -15], rtol=1e-6)  # of the class token
+        np.testing.assert_allclose(out[path][0], [5, 10, -15], rtol=1e-6)  # of the class token
         total = ramp[1:].sum() * np.array([1, 2, -3])
-        np.testing.assert_allclose(leaf[1:].sum(axis=0), total, rtol=1e-4)
+        np.testing.assert_allclose(out[path][1:].sum(axis=0), total, rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["t2t_vit_cifar", "pit_cifar", "cross_vit_cifar", "levit_cifar"])
@@ -236,16 +238,17 @@ def test_linformers_of_every_map_are_resized(name):
     before, after, *_ = FAMILIES[name]
     linformer = dict(attention=Linformer, attention_options={"k": 3})
     old, new = (family(name, size, **linformer) for size in (before, after))
-    out = resize_positions(drawn(old), old, new)
-    assert jax.eval_shape(new.apply, out, images(new)).shape == (3, 5)
+    out = jax.eval_shape(lambda variables: resize_positions(variables, old, new), shapes(old))
+    assert out == shapes(new)
 
 
-def test_statistics_and_random_features_are_passed_on():
+def test_what_belongs_to_no_map_is_passed_on_as_it_is():
     old, new = (vit(size, attention="performer") for size in ((8, 12), (16, 8)))
     variables = drawn(old)
     out = resize_positions(variables, old, new)
-    path = "features/blocks_0/mixer/core/projection"
-    assert flat(out)[path] is flat(variables)[path]
+    assert "features/blocks_0/mixer/core/projection" in flat(out)
+    moved = {path for path, leaf in flat(out).items() if leaf is not flat(variables)[path]}
+    assert moved == {"params/pos_embedding"}
     only = {"params": variables["params"]}
     assert resize_positions(only, old, new).keys() == {"params"}
 
@@ -264,9 +267,15 @@ def test_variables_of_another_model_are_refused():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        (dict(depth=2), "the models differ in more than the image size: one has no params/blocks_1"),
+        (
+            dict(depth=2),
+            "the models differ in more than the image size: one has no params/blocks_1",
+        ),
         (dict(position="none"), "one has no params/pos_embedding"),
-        (dict(num_classes=7), r"head/dense/.* is \(.*5,?\) in one model and \(.*7,?\) in the other"),
+        (
+            dict(num_classes=7),
+            r"head/dense/.* is \(.*5,?\) in one model and \(.*7,?\) in the other",
+        ),
         (dict(dim=12), "in the other, and cannot be resampled: it belongs to no map of tokens"),
         (dict(patch_size=4), r"embedding/.* belongs to no map of tokens"),
     ],
@@ -300,7 +309,9 @@ def test_models_that_differ_only_in_the_width_of_positions_are_refused():
     message = "params/pos_embedding: 16 and 36 positions are no maps of these models"
     with pytest.raises(ValueError, match=message):
         resize_positions(
-            variables, Mapless(image_size=8, dim=8, **fields), Mapless(image_size=12, dim=8, **fields)
+            variables,
+            Mapless(image_size=8, dim=8, **fields),
+            Mapless(image_size=12, dim=8, **fields),
         )
 
 
@@ -316,14 +327,14 @@ def test_an_image_of_another_size_is_told_of_resizing(name):
     before, after, *_ = FAMILIES[name]
     message = rf"image_size=\({after[0]}, {after[1]}\).* vix_flax\.resize_positions"
     with pytest.raises(ValueError, match=message):
-        jax.eval_shape(
-            family(name, before).init, jax.random.key(0), jnp.zeros((1, *after, 2))
-        )
+        jax.eval_shape(family(name, before).init, jax.random.key(0), jnp.zeros((1, *after, 2)))
 
 
 def test_linformers_length_is_told_of_resizing():
     model = tiny("cvt_cifar", attention="linformer", k=3)  # takes any image
     variables = drawn(model)
-    with pytest.raises(ValueError, match=r"Linformer was .* 24 tokens .* vix_flax\.resize_positions"):
+    with pytest.raises(
+        ValueError, match=r"Linformer was .* 24 tokens .* vix_flax\.resize_positions"
+    ):
         jax.eval_shape(model.apply, variables, jnp.zeros((1, 16, 12, 2)))
     assert vix.resize_positions is resize_positions

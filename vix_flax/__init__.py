@@ -60,6 +60,7 @@ from vix_flax.wrappers import (
     DistillableViT,
     DistillWrapper,
     Recorder,
+    swap_attention,
 )
 from vix_flax.zoo import (
     CCN,
@@ -112,5 +113,5 @@ __all__ = [
     "Transformer", "ViL", "ViLRoPE", "ViMEA", "ViN", "ViNRoPE", "ViP", "ViPRoPE", "ViT",
     "ViTRoPE", "ViX", "attention", "attention_maps", "attention_rollout", "convert",
     "count_params", "create_model", "features", "fine_tune_variables", "list_models", "mixers",
-    "models", "redraw_features", "resize_positions", "summarize", "wrappers",
+    "models", "redraw_features", "resize_positions", "summarize", "swap_attention", "wrappers",
 ]  # fmt: skip

@@ -1,11 +1,9 @@
-"""The `vix` command: list, summary, train, eval, predict.
+"""The `vix` command: list, summary, train, eval, predict, attention.
 
 A user's mistake is one line on stderr and exit code 2; an interrupt is exit code 130.
 """
 
 import argparse
-import ast
-import contextlib
 import dataclasses
 import os
 import sys
@@ -13,13 +11,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
-from vix_flax.suggest import did_you_mean
+from vix_flax.show import (
+    attention_command,
+    list_command,
+    out,
+    parse_assignments,
+    summary_command,
+)
 
 PROGRAM = "vix"
-out = Console(highlight=False, markup=False, soft_wrap=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -80,6 +82,11 @@ def make_parser() -> argparse.ArgumentParser:
     sub.add_argument("--data-dir", help="where the data is, if it has moved")
     add_cache(sub)
 
+    sub = command("attention", attention_command, "picture of what each layer and head attends to")
+    sub.add_argument("folder", metavar="RUN")
+    sub.add_argument("image", metavar="IMAGE")
+    sub.add_argument("--output", metavar="PNG", help="default: IMAGE.attention.png, here")
+
     sub = command("predict", predict_command, "most probable classes of image files")
     sub.add_argument("folder", metavar="RUN")
     sub.add_argument("images", nargs="+", metavar="IMAGE")
@@ -103,6 +110,11 @@ TRAIN_FLAGS = (
     ("--clip-grad", float, "largest global norm of the gradient"),
     ("--smoothing", float, "label smoothing"),
     ("--drop", float, "dropout of the model"),
+    ("--attention", str, "attention of the model, e.g. nystrom (see vix list --grid)"),
+    ("--init-from", str, "a run to start from; the head is new if the classes are"),
+    ("--swap", str, "a run to start from, with another --attention"),
+    ("--teacher", str, "a run to learn from, too; with --swap also 'self'"),
+    ("--distill", str, "what to learn from the teacher: soft (probabilities), hard (decisions)"),
     ("--model-ema", bool, "evaluate a moving average of the parameters"),
     ("--model-ema-decay", float, "of the moving average, per step"),
     ("--seed", int, "of everything random"),
@@ -127,82 +139,6 @@ def add_cache(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="compile anew instead of keeping programs in the user's cache folder",
     )
-
-
-def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
-    """["dim=64", "pool=mean"] -> {"dim": 64, "pool": "mean"}: Python literals, else strings.
-
-    Raises:
-        ValueError: one has no `=`.
-    """
-    fields = {}
-    for assignment in assignments:
-        name, equals, text = assignment.partition("=")
-        if not equals or not name:
-            raise ValueError(f"--set {assignment!r} must be FIELD=VALUE")
-        fields[name] = {"true": True, "false": False, "none": None}.get(text.lower(), text)
-        with contextlib.suppress(ValueError, SyntaxError):
-            fields[name] = ast.literal_eval(text)
-    return fields
-
-
-def list_command(args: argparse.Namespace) -> int:
-    """`vix list [PATTERN]`."""
-    from vix_flax.presets import PRESETS, list_models
-
-    names = list_models(args.pattern)
-    if not names:
-        raise ValueError(f"no model matches {args.pattern!r}" + did_you_mean(args.pattern, PRESETS))
-    if args.grid:
-        print_grid(names)
-        return 0
-    width = max(map(len, names))
-    for name in names:
-        out.print(f"{name:{width}}  {PRESETS[name][0].__doc__.splitlines()[0]}")
-    return 0
-
-
-def print_grid(names: Sequence[str]) -> None:
-    """Models × attentions, with a numbered line for each thing to know."""
-    from vix_flax.attention import ATTENTIONS
-    from vix_flax.presets import attention_grid
-
-    width = max(map(len, names))
-    out.print(" " * width, *ATTENTIONS, sep="  ")
-    remarks: dict[str, int] = {}
-    for name, cells in attention_grid(names).items():
-        row = [f"{name:{width}}"]
-        for attention, (works, remark) in cells.items():
-            number = remarks.setdefault(remark, len(remarks) + 1) if remark else ""
-            row.append(f"{'✓' if works else '–'} {number}".ljust(len(attention)))
-        out.print(*row, sep="  ")
-    for remark, number in remarks.items():
-        out.print(f"{number}  {remark}")
-
-
-def summary_command(args: argparse.Namespace) -> int:
-    """`vix summary MODEL`."""
-    from vix_flax.inspect import summarize
-    from vix_flax.presets import create_model
-
-    if args.depth < 0:
-        raise ValueError(f"--depth {args.depth} must be at least 0")
-    model = create_model(args.model, **parse_assignments(args.set))
-    parts = summarize(model, args.depth)
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("part")
-    table.add_column("module")
-    for heading in ("output", "parameters", "MFLOPs"):
-        table.add_column(heading, justify="right")
-    for part in parts:
-        shape = " × ".join(map(str, part.shape[1:]))
-        row = (part.module, shape, f"{part.params:,}", f"{part.flops / 1e6:,.1f}")
-        table.add_row(part.path or args.model, *row, style="bold" if not part.path else "")
-    out.print(table)
-    out.print("Outputs are rows × columns × width, or tokens × width; FLOPs of one image, forward.")
-    for note in model.notes:
-        out.print(f"Note: {note}.")
-    return 0
 
 
 def train_command(args: argparse.Namespace) -> int:
@@ -236,23 +172,50 @@ def config_from(args: argparse.Namespace):
     Raises:
         ValueError: an unknown data set or field, or a value out of range.
     """
-    from vix_flax.recipes import recipe
     from vix_flax.training import TrainConfig
 
     known = {field.name for field in dataclasses.fields(TrainConfig)} - {"model_fields"}
     fields = {
         name: value for name, value in vars(args).items() if name in known and value is not None
     }
-    model_fields = {} if args.drop is None else {"dropout": args.drop}
+    given = {"dropout": args.drop, "attention": args.attention}
+    model_fields = {name: value for name, value in given.items() if value is not None}
     for name, value in parse_assignments(args.set).items():
         (fields if name in known else model_fields)[name] = value
-    config = recipe(fields.pop("dataset", "digits"), fields.pop("model", None))
+    config = starting_config(args, fields)
     if "epochs" in fields and isinstance(fields["epochs"], int):
         # The recipe's warm-up keeps its share of the run.
         share = config.warmup_epochs / config.epochs
         fields.setdefault("warmup_epochs", share * fields["epochs"])
     return dataclasses.replace(
         config, **fields, model_fields={**config.model_fields, **model_fields}
+    )
+
+
+def starting_config(args: argparse.Namespace, fields: dict[str, Any]):
+    """The recipe of the data set; with a run to start from, that run's model in it.
+
+    Raises:
+        ValueError: an unknown data set or model, or no run where one should be.
+    """
+    from vix_flax.recipes import recipe
+
+    source = args.init_from or args.swap
+    if not source:
+        return recipe(fields.pop("dataset", "digits"), fields.pop("model", None))
+    from vix_flax.run import Run
+
+    trained = Run.load(source).config
+    if args.model not in (None, trained.model):
+        raise ValueError(f"{source} is a run of {trained.model}: leave --model {args.model} out")
+    if args.swap and not args.attention:
+        raise ValueError("--swap needs the new --attention")
+    fields.pop("model", None)
+    config = recipe(fields.pop("dataset", trained.dataset), trained.model)
+    decided = ("image_size", "channels", "num_classes")  # by the data set
+    kept = {k: v for k, v in trained.model_fields.items() if k not in decided}
+    return dataclasses.replace(
+        config, model_fields=kept, data_dir=trained.data_dir, dataset=config.dataset
     )
 
 

@@ -1,8 +1,9 @@
 """What a backbone's blocks put out, and a trained backbone under a new head."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import jax
 from flax import linen as nn
@@ -29,6 +30,7 @@ def features(
     Raises:
         ValueError: there is no such block, or the model's encoder has none that are known.
     """
+    model = model.clone(remat=False) if model.remat else model
     count = len(jax.eval_shape(partial(_outputs, model), variables, img))
     if not count:
         raise ValueError("the model's encoder has no blocks named blocks_0, blocks_1, …")
@@ -39,7 +41,13 @@ def features(
     return tuple(outputs[layer] for layer in wanted)
 
 
-def _outputs(model, variables, img):
+def with_features(
+    apply_fn: Callable, variables: dict, img: jax.Array, **given: Any
+) -> tuple[Any, dict, list[jax.Array]]:
+    """What `apply_fn(variables, img, mutable=…)` returns, and every block's output.
+
+    Not for models that recompute their blocks (`remat`).
+    """
     found = []
 
     def record(call, args, kwargs, context):
@@ -51,8 +59,12 @@ def _outputs(model, variables, img):
         return out
 
     with nn.intercept_methods(record):
-        model.apply(variables, img)
-    return found
+        out, updates = apply_fn(variables, img, **{"mutable": [], **given})
+    return out, updates, found
+
+
+def _outputs(model, variables, img):
+    return with_features(model.apply, variables, img)[2]
 
 
 _jitted_outputs = jax.jit(_outputs, static_argnums=0)

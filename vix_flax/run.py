@@ -13,11 +13,14 @@ from flax import linen as nn
 
 import vix_flax
 from vix_flax.data import Augment, Dataset, eval_batches, load_dataset, train_batches
+from vix_flax.features import fine_tune_variables, with_features
 from vix_flax.inspect import count_params
 from vix_flax.layers import field_names
 from vix_flax.models.image import example_image
 from vix_flax.presets import PRESETS, create_model
 from vix_flax.training import (
+    Classify,
+    Distill,
     TrainConfig,
     create_state,
     evaluate,
@@ -27,6 +30,7 @@ from vix_flax.training import (
 )
 from vix_flax.training.checkpoint import restore_variables, save
 from vix_flax.training.plots import plot_confusion, plot_curves
+from vix_flax.wrappers.swap import swapped_variables
 
 CONFIG, METRICS, CHECKPOINT = "config.json", "metrics.jsonl", "checkpoint"
 EVAL_BATCH = 256
@@ -103,7 +107,7 @@ def resolve(config: TrainConfig, data: Dataset) -> tuple[TrainConfig, nn.Module]
     except TypeError as error:  # such as a dtype that there is not
         raise ValueError(f"{config.model} cannot be built: {error}") from error
     if isinstance(logits, tuple):
-        raise ValueError("num_distill_classes gives a second head, which only distillation trains")
+        raise ValueError("num_distill_classes gives a second head, which vix train does not train")
     if logits.shape[-1] != len(data.classes):
         raise ValueError(
             f"num_classes={logits.shape[-1]} does not fit {data.name}: it has {len(data.classes)}"
@@ -180,6 +184,8 @@ def train(
         config.min_lr,
     )
     tx = make_optimizer(config.opt, schedule, config.weight_decay, config.clip_grad)
+    start_from = starting_variables(config, model)
+    objective, context = make_objective(config, model, data)
     augment = _augment(config, data.mean, data.std)
 
     folder = new_folder(output, f"{config.model}-{config.dataset}")
@@ -194,7 +200,7 @@ def train(
     (folder / CONFIG).write_text(json.dumps(saved, indent=2) + "\n")
 
     image = jax.ShapeDtypeStruct((1, *data.image_shape), "float32")
-    state = create_state(model, image, tx, config.seed, config.model_ema)
+    state = create_state(model, image, tx, config.seed, config.model_ema, start_from)
     params = count_params(state.params)
     on_start(folder, model, params, steps)
     rows = []
@@ -204,8 +210,9 @@ def train(
         lambda epoch: train_batches(data.train, batch_size, config.seed, epoch),
         lambda: eval_batches(data.val, EVAL_BATCH),
         augment,
-        config.smoothing,
+        objective,
         config.model_ema_decay,
+        context,
         on_step,
     )
     with (folder / METRICS).open("w") as metrics:
@@ -226,6 +233,54 @@ def train(
     final = {"test_loss": test["loss"], "test_accuracy": test["accuracy"], "params": params}
     (folder / "test.json").write_text(json.dumps(final, indent=2) + "\n")
     return Result(folder, params, rows[-1], test, time.perf_counter() - start)
+
+
+def starting_variables(config: TrainConfig, model: nn.Module) -> dict | None:
+    """Where training starts: another run's variables, made to fit; None: drawn anew.
+
+    Raises:
+        ValueError: the run cannot be read, or its model is too different.
+    """
+    key = jax.random.key(config.seed)
+    if config.init_from:
+        source = Run.load(config.init_from)
+        return fine_tune_variables(source.variables, source.model, model, key)
+    if config.swap:
+        return swapped_variables(Run.load(config.swap).variables, model, key)
+    return None
+
+
+def make_objective(config: TrainConfig, model: nn.Module, data: Dataset) -> tuple[Callable, Any]:
+    """What a step makes small, and the variables of the teacher, if there is one.
+
+    Raises:
+        ValueError: the teacher cannot be read, or was trained on other classes or images.
+    """
+    if config.teacher is None:
+        return Classify(config.smoothing), None
+    alone = config.teacher == "self"
+    teacher = Run.load(config.swap if alone else config.teacher)
+    if (teacher.classes, teacher.image_shape) != (tuple(data.classes), tuple(data.image_shape)):
+        raise ValueError(
+            f"teacher={config.teacher!r} was trained on {teacher.config.dataset}, whose classes or "
+            f"images are not those of {data.name}"
+        )
+    if alone and model.remat:
+        raise ValueError("teacher='self' compares every block's output: train without remat")
+    distill = Distill(
+        teacher.model.apply,
+        with_features if alone else _without_features,
+        config.distill == "hard",
+        config.distill_temperature,
+        config.distill_alpha,
+        config.smoothing,
+        blocks=float(alone),
+    )
+    return distill, teacher.variables
+
+
+def _without_features(apply_fn, variables, images, **given):
+    return *apply_fn(variables, images, **given), []
 
 
 def _augment(config: TrainConfig, mean: tuple, std: tuple) -> Augment:

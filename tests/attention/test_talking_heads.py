@@ -9,14 +9,14 @@ import pytest
 
 from vix_flax.attention import Softmax, TalkingHeads
 
-IDENTITY = {"params": {"mix_before": jnp.eye(2), "mix_after": jnp.eye(2)}}
+IDENTITY = {"params": {name: np.eye(2, dtype="f4") for name in ("mix_before", "mix_after")}}
 
 
 def qkv(kv_heads=2):
     """q (4, 5, 2, 8), k (4, 7, kv_heads, 8), v (4, 7, kv_heads, 3)."""
     rng = np.random.default_rng(0)
     shapes = (4, 5, 2, 8), (4, 7, kv_heads, 8), (4, 7, kv_heads, 3)
-    return [jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in shapes]
+    return [rng.normal(size=shape).astype("f4") for shape in shapes]
 
 
 def drawn():
@@ -52,7 +52,7 @@ def test_scores_are_mixed_before_the_softmax_and_weights_after(scale, factor):
 
 
 def test_a_bias_is_added_before_heads_talk():
-    bias = jnp.asarray(np.random.default_rng(2).normal(size=(2, 5, 7)), jnp.float32)
+    bias = np.random.default_rng(2).normal(size=(2, 5, 7)).astype("f4")
     out = jax.jit(TalkingHeads().apply)(drawn(), *qkv(), bias=bias)
     expected = by_hand(drawn()["params"], *qkv(), 8**-0.5, np.asarray(bias))
     np.testing.assert_allclose(out, expected, rtol=0, atol=2e-6)
@@ -68,15 +68,16 @@ def test_heads_that_only_listen_to_themselves_are_softmax_attention(kv_heads):
 def test_dropped_weights_are_shared_by_the_heads_that_hear_them():
     """Dropout is before the second mixture, and in training alone."""
     core = TalkingHeads(attention_dropout=0.5)
-    q = k = jnp.zeros((2, 30, 2, 4))
-    v = jnp.broadcast_to(jnp.eye(30)[:, None], (2, 30, 2, 30))  # out is the weights
-    one_head = {"params": {"mix_before": jnp.eye(2), "mix_after": jnp.array([[1.0, 2], [0, 0]])}}
+    q = k = np.zeros((2, 30, 2, 4), "f4")
+    v = np.broadcast_to(np.eye(30, dtype="f4")[:, None], (2, 30, 2, 30))  # out is the weights
+    one_head = {"mix_before": np.eye(2, dtype="f4"), "mix_after": np.array([[1, 2], [0, 0]], "f4")}
+    one_head = {"params": one_head}
     rngs = {"dropout": jax.random.key(0)}
     out = np.asarray(jax.jit(partial(core.apply, train=True, rngs=rngs))(one_head, q, k, v))
     np.testing.assert_allclose(out[:, :, 1], 2 * out[:, :, 0], rtol=1e-5)
     np.testing.assert_allclose((out == 0).mean(), 0.5, atol=0.05)
     np.testing.assert_allclose(out[:, :, 0].max(), 2 / 30, rtol=1e-5)
-    evaluated = jax.jit(core.apply)(one_head, q, k, v)
+    evaluated = np.asarray(jax.jit(core.apply)(one_head, q, k, v))
     np.testing.assert_allclose(evaluated[:, :, 0], 1 / 30, rtol=1e-5)
 
 

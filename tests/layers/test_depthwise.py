@@ -10,7 +10,7 @@ from vix_flax.layers.depthwise import depthwise_conv
 
 
 def normal(*shape, seed=0):
-    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+    return np.random.default_rng(seed).normal(size=shape).astype("f4")
 
 
 def grouped(x, kernel, stride, padding):
@@ -30,7 +30,6 @@ CASES = [
     (3, 1, 1, (5, 7)),
     (3, 2, 1, (5, 8)),
     (3, 2, 0, (6, 7)),
-    (2, 1, 0, (4, 5)),
     (2, 2, 1, (5, 4)),
     (5, 2, 2, (7, 6)),
     (4, 3, 3, (8, 5)),
@@ -87,8 +86,8 @@ def test_an_output_channel_reads_the_channel_it_was_multiplied_from(multiplier):
 
 @pytest.mark.parametrize("use_bias", [True, False])
 def test_parameters_start_uniform_by_the_taps_of_one_channel(use_bias):
-    params = DepthwiseConv(5, use_bias=use_bias).init(jax.random.key(0), jnp.zeros((1, 5, 5, 40)))
-    params = params["params"]
+    init = jax.jit(DepthwiseConv(5, use_bias=use_bias).init)
+    params = init(jax.random.key(0), np.zeros((1, 5, 5, 40), "f4"))["params"]
     assert params.keys() == ({"kernel", "bias"} if use_bias else {"kernel"})
     assert params["kernel"].shape == (5, 5, 1, 40)
     for leaf in params.values():

@@ -7,29 +7,35 @@ import pytest
 
 from vix_flax.layers import UnfoldEmbed, unfold, unfolded_side
 
-img = jnp.asarray(np.random.default_rng(0).normal(size=(2, 5, 8, 3)), jnp.float32)
+img = np.random.default_rng(0).normal(size=(2, 5, 8, 3)).astype("f4")
 
 
 @pytest.mark.parametrize(
     ("kernel", "stride", "padding"), [(3, 2, 1), (3, 1, 0), (2, 2, 0), (4, 3, 2), (1, 2, 0)]
 )
 def test_windows_are_channel_row_column(kernel, stride, padding):
-    patches = jax.lax.conv_general_dilated_patches(
-        img,
-        (kernel, kernel),
-        (stride, stride),
-        [(padding, padding)] * 2,
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )
-    ours = unfold(img, kernel, stride, padding)
+    @jax.jit
+    def both(img):
+        patches = jax.lax.conv_general_dilated_patches(
+            img,
+            (kernel, kernel),
+            (stride, stride),
+            [(padding, padding)] * 2,
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+        return unfold(img, kernel, stride, padding), patches
+
+    ours, patches = both(img)
     np.testing.assert_allclose(ours, patches, rtol=0, atol=1e-6)
     sides = [unfolded_side(side, kernel, stride, padding) for side in (5, 8)]
     assert list(ours.shape[1:3]) == sides
 
 
 def test_one_window_is_one_flattened_patch():
-    patch = np.asarray(img)[0, 2:4, 1:3]  # (row, column, channel)
-    np.testing.assert_array_equal(unfold(img, 2, 1)[0, 2, 1], patch.transpose(2, 0, 1).ravel())
+    patch = img[0, 2:4, 1:3]  # (row, column, channel)
+    np.testing.assert_array_equal(
+        jax.jit(unfold, static_argnums=(1, 2))(img, 2, 1)[0, 2, 1], patch.transpose(2, 0, 1).ravel()
+    )
 
 
 @pytest.mark.parametrize("p", [2, 3, 4])

@@ -11,8 +11,7 @@ from vix_flax.attention import Linear, Softmax
 from vix_flax.mixers import ClassAttention
 
 rng = np.random.default_rng(0)
-x = jnp.asarray(rng.normal(size=(2, 1, 6)), jnp.float32)
-context = jnp.asarray(rng.normal(size=(2, 5, 6)), jnp.float32)
+x, context = (rng.normal(size=(2, n, 6)).astype("f4") for n in (1, 5))
 
 
 def mixer(core=None, **fields):
@@ -28,14 +27,14 @@ def params(module, x=x):
 @pytest.mark.parametrize("n", [1, 2])
 @pytest.mark.parametrize("core", [Softmax(), Linear()])
 def test_queries_are_of_x_and_keys_and_values_of_x_and_the_context(core, n):
-    tokens = jnp.concatenate([x, 2 * x], axis=1)[:, :n]
+    tokens = np.concatenate([x, 2 * x], axis=1)[:, :n]
     module = mixer(core)
     weights = params(module, tokens)
-    asked = jnp.concatenate([tokens, context], axis=1)
-    q = (tokens @ weights["to_q"]["kernel"]).reshape(2, n, 2, 4)
-    k, v = jnp.split(asked @ weights["to_kv"]["kernel"], 2, axis=-1)
+    asked = np.concatenate([tokens, context], axis=1)
+    q = (np.asarray(tokens) @ weights["to_q"]["kernel"]).reshape(2, n, 2, 4)
+    k, v = np.split(asked @ weights["to_kv"]["kernel"], 2, axis=-1)
     k, v = k.reshape(2, n + 5, 2, 4), v.reshape(2, n + 5, 2, 4)
-    attended = core.apply({}, q, k, v).reshape(2, n, 8)
+    attended = np.asarray(jax.jit(core.apply)({}, q, k, v)).reshape(2, n, 8)
     by_hand = attended @ weights["to_out"]["kernel"] + weights["to_out"]["bias"]
     out = jax.jit(module.apply)({"params": weights}, tokens, context)
     np.testing.assert_allclose(out, by_hand, rtol=0, atol=1e-5)
@@ -52,7 +51,7 @@ def test_only_the_output_projection_has_a_bias():
 
 def test_dropout_acts_on_the_output_and_on_the_weights_in_training_alone():
     module = mixer(out_dropout=0.5)
-    wide = jnp.repeat(jnp.concatenate([x, x], axis=1), 30, axis=1)
+    wide = np.repeat(x, 60, axis=1)
     variables = {"params": params(module, wide)}
     rngs = {"dropout": jax.random.key(0)}
     plain = np.asarray(jax.jit(module.apply)(variables, wide, context))

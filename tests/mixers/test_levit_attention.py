@@ -3,14 +3,13 @@
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from vix_flax.attention import Linear, Softmax
 from vix_flax.mixers import LeViTAttention
 
-x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 5, 4, 6)), jnp.float32)
+x = np.random.default_rng(0).normal(size=(2, 5, 4, 6)).astype("f4")
 
 
 def mixer(core=None, **fields):
@@ -29,8 +28,7 @@ def normed(variables, name, x):
     return x * params["scale"] + params["bias"]
 
 
-@pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("core", [Softmax(), Linear()])
+@pytest.mark.parametrize(("core", "stride"), [(Softmax(), 1), (Softmax(), 2), (Linear(), 2)])
 def test_it_projects_attends_with_a_bias_and_projects_back(core, stride):
     module = mixer(core, stride=stride)
     variables = drawn(module)
@@ -46,11 +44,13 @@ def test_it_projects_attends_with_a_bias_and_projects_back(core, stride):
         table = params["distance_bias"]["table"]
         at = lambda stride: [(i, j) for i in range(0, 5, stride) for j in range(0, 4, stride)]
         bias = [[table[abs(i - k) * 4 + abs(j - l)] for k, l in at(1)] for i, j in at(stride)]
-        given["bias"] = 2 * jnp.asarray(np.asarray(bias).transpose(2, 0, 1))  # √dim_key
+        given["bias"] = 2 * np.asarray(bias).transpose(2, 0, 1)  # √dim_key
     assert ("distance_bias" in params) == bool(given)
     q, k, v = project(asking, "q", 4), project(x, "k", 4), project(x, "v", 3)
-    out = core.apply({}, q, k, v, **given).reshape(*asking.shape[:3], 6)
-    out = jax.nn.gelu(out, approximate=False) @ params["to_out"]["kernel"]
+    out = jax.jit(lambda *qkv: jax.nn.gelu(core.apply({}, *qkv, **given), approximate=False))(
+        q, k, v
+    )
+    out = np.asarray(out).reshape(*asking.shape[:3], 6) @ params["to_out"]["kernel"]
     by_hand = normed(variables, "out", out + params["to_out"]["bias"])
     result = jax.jit(module.apply)(variables, x)
     assert result.shape == (2, *((5, 4) if stride == 1 else (3, 2)), 7)

@@ -72,9 +72,7 @@ def test_fields_are_checked_at_the_door(fields, message):
 
 @pytest.mark.parametrize("fields", [dict(attention=Linear), dict(attention_options={"scale": 1.0})])
 def test_an_attention_that_would_have_no_effect_is_refused(fields):
-    with pytest.raises(
-        ValueError, match="attention has no effect here: there is one way to do it"
-    ):
+    with pytest.raises(ValueError, match="attention has no effect here: there is one way to do it"):
         Fixed(num_classes=2, **fields)
     Fixed(num_classes=2)
 

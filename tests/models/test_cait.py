@@ -14,6 +14,7 @@ DEPTH = 2  # of both kinds of blocks
 SUBSETS = [(a, b, c, d) for a in (1, 0) for b in (1, 0) for c in (1, 0) for d in (1, 0)]
 
 
+@cache
 def model(**fields):
     small = dict(depth=DEPTH, cls_depth=DEPTH, dropout=0, emb_dropout=0, layer_dropout=0.5)
     return tiny("cait_cifar", **small | fields)
@@ -44,6 +45,7 @@ def by_hand():
     return np.asarray(jax.jit(jax.vmap(encode))(jnp.asarray(SUBSETS, jnp.float32)))
 
 
+@cache
 def drawn_subsets(rate, draws=96):
     """Which blocks were there in each of many training steps, found by what came out."""
     variables, tokens = drawn()

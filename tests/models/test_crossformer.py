@@ -117,7 +117,7 @@ FIVE = (2, 2, 2, 2, 2)
     [
         (dict(attn_dropout=1), "attn_dropout=1 must be at least 0 and below 1"),
         (dict(ff_dropout=-1), "ff_dropout=-1 must be at least 0 and below 1"),
-        *((dict([(field, FIVE)]), rf"{field}=\(2, .* has more values than there are stages \(4\)")
+        *(({field: FIVE}, rf"{field}=\(2, .* has more values than there are stages \(4\)")
           for field in ("dim", "depth", "global_window_size", "local_window_size")),
         (dict(cross_embed_strides=(2, 2)), r"cross_embed_strides=\(2, 2\) must have 4 entries"),
         (

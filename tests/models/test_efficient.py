@@ -100,5 +100,5 @@ def test_fields_that_cannot_work(fields, message):
 
 
 def test_a_class_is_no_encoder():
-    with pytest.raises(ValueError, match="transformer=.*Noisy.* must be a module that maps"):
+    with pytest.raises(ValueError, match=r"transformer=.*Noisy.* must be a module that maps"):
         model(transformer=Noisy)

@@ -56,7 +56,10 @@ def test_dropout_is_in_the_stages_and_not_between_them():
 
 def test_one_value_serves_all_stages_and_the_last_of_several_is_repeated():
     assert model(stages=3, dim=16, heads=2).num_features == 16
-    assert shapes(model(stages=3, dim=(16, 8), depth=1, image_size=(32, 32), num_classes=0))[0] == (3, 8)
+    assert shapes(model(stages=3, dim=(16, 8), depth=1, image_size=(32, 32), num_classes=0))[0] == (
+        3,
+        8,
+    )
 
 
 @pytest.mark.parametrize(("classes", "first"), [(5, 5), (0, 24)])

@@ -10,7 +10,7 @@ import pytest
 from vix_flax.models import Encoder
 from vix_flax.models.x_encoder import CarriedAttention
 
-x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 6, 8)), jnp.float32)
+x = np.random.default_rng(0).normal(size=(2, 6, 8)).astype("f4")
 
 
 def encoder(**fields):
@@ -29,9 +29,7 @@ def test_scores_of_the_layer_before_are_added_and_handed_on(carried):
     before = np.random.default_rng(2).normal(size=(2, 2, 6, 6)).astype("f4") if carried else None
     params = drawn(module, x, before)
     assert params["to_qkv"].keys() == {"kernel"}
-    q, k, v = np.moveaxis(
-        (np.asarray(x) @ params["to_qkv"]["kernel"]).reshape(2, 6, 3, 2, 4), 2, 0
-    )
+    q, k, v = np.moveaxis((np.asarray(x) @ params["to_qkv"]["kernel"]).reshape(2, 6, 3, 2, 4), 2, 0)
     scores = np.einsum("bnhd,bmhd->bhnm", q, k) / 2 + (before if carried else 0)
     weights = np.exp(scores) / np.exp(scores).sum(axis=-1, keepdims=True)
     attended = np.einsum("bhnm,bmhd->bnhd", weights, v).reshape(2, 6, 8)

@@ -11,7 +11,7 @@ from flax import linen as nn
 
 import vix_flax as vix
 from vix_flax.data import Augment, load_dataset
-from vix_flax.training import create_state, eval_step, make_optimizer, train_step
+from vix_flax.training import Classify, create_state, eval_step, make_optimizer, train_step
 
 IMAGE = jax.ShapeDtypeStruct((1, 8, 8, 1), "float32")
 NORMALIZE = Augment((0.305,), (0.376,))
@@ -114,7 +114,7 @@ def test_metrics_are_those_of_the_parameters_before_the_step(batch):
 
 def test_smoothing_raises_the_loss_that_is_reached(batch):
     _, plain = steps(fresh(TOY), batch, 30)
-    _, smooth = steps(fresh(TOY), batch, 30, smoothing=0.2)
+    _, smooth = steps(fresh(TOY), batch, 30, objective=Classify(smoothing=0.2))
     assert smooth[-1]["loss"] > plain[-1]["loss"] + 0.3
 
 

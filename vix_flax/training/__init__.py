@@ -3,11 +3,12 @@
 from vix_flax.training.config import TrainConfig
 from vix_flax.training.loop import evaluate, fit
 from vix_flax.training.loss import cross_entropy
+from vix_flax.training.objective import Classify, Distill
 from vix_flax.training.optimizer import decay_mask, make_optimizer, make_schedule
 from vix_flax.training.state import TrainState, create_state
 from vix_flax.training.step import eval_step, train_step
 
 __all__ = [
-    "TrainConfig", "TrainState", "create_state", "cross_entropy", "decay_mask", "eval_step",
-    "evaluate", "fit", "make_optimizer", "make_schedule", "train_step",
+    "Classify", "Distill", "TrainConfig", "TrainState", "create_state", "cross_entropy",
+    "decay_mask", "eval_step", "evaluate", "fit", "make_optimizer", "make_schedule", "train_step",
 ]  # fmt: skip

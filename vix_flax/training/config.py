@@ -37,6 +37,12 @@ class TrainConfig:
     model_ema: bool = False  # evaluate an exponential moving average of the parameters
     model_ema_decay: float = 0.999  # per step
     seed: int = 0
+    init_from: str | None = None  # a run to start from, under a new head if classes differ
+    swap: str | None = None  # a run to start from, with another attention
+    teacher: str | None = None  # a run to learn from beside the labels; "self": the swapped one
+    distill: str = "soft"  # the teacher's probabilities, or "hard": its decisions
+    distill_alpha: float = 0.5  # the teacher's share of the loss
+    distill_temperature: float = 1.0
 
     def __post_init__(self):
         for spec in dataclasses.fields(self):
@@ -53,7 +59,15 @@ class TrainConfig:
         self._require(
             "warmup_epochs", self.warmup_epochs < self.epochs, f"below epochs={self.epochs}"
         )
-        for name, known in (("opt", OPTIMIZERS), ("sched", SCHEDULES)):
+        self._require("distill_alpha", 0 <= self.distill_alpha <= 1, "from 0 to 1")
+        self._require("distill_temperature", self.distill_temperature > 0, "positive")
+        self._require(
+            "teacher", self.teacher != "self" or self.swap is not None, "a run; 'self' needs swap"
+        )
+        if self.init_from and self.swap:
+            raise ValueError("init_from and swap both say where to start: give one of them")
+        kinds = ("soft", "hard")
+        for name, known in (("opt", OPTIMIZERS), ("sched", SCHEDULES), ("distill", kinds)):
             value = getattr(self, name)
             if value not in known:
                 raise ValueError(f"{name}={value!r} is unknown" + did_you_mean(value, known))

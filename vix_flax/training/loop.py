@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from vix_flax.training.state import TrainState
-from vix_flax.training.step import eval_step, train_step
+from vix_flax.training.step import CLASSIFY, eval_step, train_step
 
 Batches = Iterable[dict[str, np.ndarray]]
 
@@ -30,8 +30,9 @@ def fit(
     train_batches: Callable[[int], Batches],
     val_batches: Callable[[], Batches],
     augment: Callable,
-    smoothing: float = 0.0,
+    objective: Callable = CLASSIFY,
     ema_decay: float = 0.999,
+    context: Any = None,
     on_step: Callable[[], Any] = lambda: None,
 ) -> Iterator[tuple[TrainState, dict[str, float]]]:
     """Yields the state and a row of metrics after every epoch.
@@ -41,7 +42,7 @@ def fit(
         epochs: how many.
         train_batches: epoch → its batches.
         val_batches: → the validation batches.
-        augment, smoothing, ema_decay: as in `train_step`.
+        augment, objective, ema_decay, context: as in `train_step`.
         on_step: called after every step is dispatched.
 
     Raises:
@@ -51,7 +52,12 @@ def fit(
         start, rows, images = time.perf_counter(), [], 0
         for batch in train_batches(epoch):
             state, metrics = train_step(
-                state, batch, augment=augment, smoothing=smoothing, ema_decay=ema_decay
+                state,
+                batch,
+                augment=augment,
+                objective=objective,
+                ema_decay=ema_decay,
+                context=context,
             )
             rows.append(metrics)
             images += len(batch["label"])

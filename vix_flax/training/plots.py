@@ -51,3 +51,43 @@ def plot_confusion(path: Path, confusion: np.ndarray, classes: Sequence[str], ti
             color = "white" if shares[i, j] > 0.5 else "black"
             axes.text(j, i, confusion[i, j], ha="center", va="center", color=color, fontsize=8)
     figure.savefig(path, dpi=120)
+
+
+def plot_attention(
+    path: Path,
+    image: np.ndarray,
+    layers: Sequence[np.ndarray | None],
+    rollout: np.ndarray | None,
+    title: str,
+) -> None:
+    """Attention over the image, a row for each layer and a column for each head, as a PNG.
+
+    Args:
+        path: of the picture.
+        image: `(h, w, c)` uint8.
+        layers: `(heads, rows, columns)` each, brighter where more is taken from; None is left out.
+        rollout: `(1, rows, columns)`, what has been taken through all layers, shown first.
+        title: of the picture.
+    """
+    from matplotlib.figure import Figure
+
+    shown = [(f"layer {i}", maps) for i, maps in enumerate(layers, 1) if maps is not None]
+    shown = ([("rollout", rollout)] if rollout is not None else []) + shown
+    columns = 1 + max(len(maps) for _, maps in shown)
+    figure = Figure(figsize=(1.6 * columns, 1.7 * len(shown) + 0.4), layout="constrained")
+    figure.suptitle(title)
+    grid = figure.subplots(len(shown), columns, squeeze=False)
+    height, width = image.shape[:2]
+    picture = image[..., 0] if image.shape[-1] == 1 else image
+    for (name, maps), row in zip(shown, grid, strict=True):
+        for axes in row:
+            axes.set_axis_off()
+        row[0].imshow(picture, cmap="gray")
+        row[0].set_title(name, fontsize=8, loc="left")
+        for head, (axes, weights) in enumerate(zip(row[1:], maps, strict=False), 1):
+            axes.imshow(picture, cmap="gray")
+            extent = (-0.5, width - 0.5, height - 0.5, -0.5)
+            axes.imshow(weights, extent=extent, cmap="magma", alpha=0.65, interpolation="bilinear")
+            if len(maps) > 1:
+                axes.set_title(f"head {head}", fontsize=8)
+    figure.savefig(path, dpi=110)

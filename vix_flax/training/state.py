@@ -35,16 +35,20 @@ def create_state(
     tx: optax.GradientTransformation,
     seed: int = 0,
     ema: bool = False,
+    variables: dict[str, Any] | None = None,
 ) -> TrainState:
-    """A fresh state: variables drawn from `seed`, jitted (un-jitted init takes seconds)."""
+    """A fresh state: variables drawn from `seed`, jitted (un-jitted init takes seconds).
+
+    `variables`, where they are given, are taken instead; the state has a copy of them.
+    """
     params_key, features_key, rng = jax.random.split(jax.random.key(seed), 3)
     rngs = {"params": params_key, "features": features_key}
-    return _create(model, tx, ema, rngs, rng, jnp.zeros(image.shape, image.dtype))
+    return _create(model, tx, ema, rngs, rng, jnp.zeros(image.shape, image.dtype), variables)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
-def _create(model, tx, ema, rngs, rng, image):
-    variables = dict(model.init(rngs, image))
+def _create(model, tx, ema, rngs, rng, image, variables):
+    variables = dict(model.init(rngs, image) if variables is None else variables)
     params = variables.pop("params")
     # A copy: a donated state must not hold one buffer twice.
     average = jax.tree.map(jnp.copy, params) if ema else None

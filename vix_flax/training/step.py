@@ -2,23 +2,28 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from vix_flax.training.loss import cross_entropy
+from vix_flax.training.objective import Classify
 from vix_flax.training.state import TrainState
 
+CLASSIFY = Classify()
 
-@partial(jax.jit, static_argnames=("augment", "smoothing", "ema_decay"), donate_argnames=("state",))
+
+@partial(jax.jit, static_argnames=("augment", "objective", "ema_decay"), donate_argnames=("state",))
 def train_step(
     state: TrainState,
     batch: dict[str, jax.Array],
     *,
     augment: Callable[[jax.Array, jax.Array | None], jax.Array],
-    smoothing: float = 0.0,
+    objective: Callable = CLASSIFY,
     ema_decay: float = 0.999,
+    context: Any = None,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """The next state, and `loss`, `accuracy` and `grad_norm` of this step as scalars.
 
@@ -26,24 +31,19 @@ def train_step(
         state: is donated: use the returned one from then on.
         batch: `{"image": (b, h, w, c) uint8, "label": (b,) int32}`.
         augment: (images, key) → what the model sees; hashable.
-        smoothing: of the labels.
+        objective: what to make small, hashable; see `vix_flax.training.objective`.
         ema_decay: of the moving average, if the state has one; after t steps at most
             (1 + t) / (10 + t).
+        context: arrays that the objective needs and nobody trains, such as a teacher's variables.
     """
     augment_key, dropout_key = jax.random.split(jax.random.fold_in(state.rng, state.step))
     images = augment(batch["image"], augment_key)
 
-    def objective(params):
-        logits, updates = state.apply_fn(
-            {"params": params, **state.extra},
-            images,
-            train=True,
-            rngs={"dropout": dropout_key},
-            mutable=["batch_stats"],
-        )
-        return cross_entropy(logits, batch["label"], smoothing).mean(), (logits, updates)
+    def loss_of(params):
+        variables, rngs = {"params": params, **state.extra}, {"dropout": dropout_key}
+        return objective(state.apply_fn, variables, images, batch["label"], rngs, context)
 
-    (loss, (logits, updates)), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
+    (loss, (logits, updates)), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
     accuracy = (logits.argmax(axis=-1) == batch["label"]).mean()
     metrics = {"loss": loss, "accuracy": accuracy, "grad_norm": optax.tree.norm(grads)}
     state = state.apply_gradients(grads=grads, extra={**state.extra, **updates})

@@ -9,6 +9,7 @@ from vix_flax.wrappers.distill import (
 )
 from vix_flax.wrappers.mpp import MPP, colour_labels, mask_patches
 from vix_flax.wrappers.recorder import Recorder
+from vix_flax.wrappers.swap import swap_attention
 
 __all__ = [
     "BYOL",
@@ -20,5 +21,6 @@ __all__ = [
     "Recorder",
     "colour_labels",
     "mask_patches",
+    "swap_attention",
     "update_target",
 ]

@@ -1,0 +1,85 @@
+"""What a training step makes small: a frozen value, called with the model's `apply`.
+
+`objective(apply_fn, variables, images, labels, rngs, context) -> (loss, (logits, updates))`
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from vix_flax.training.loss import cross_entropy
+
+Outputs = tuple[jax.Array, tuple[jax.Array, dict]]
+
+
+@dataclass(frozen=True)
+class Classify:
+    """Cross-entropy against labels, smoothed by `smoothing`."""
+
+    smoothing: float = 0.0
+
+    def __call__(self, apply_fn, variables, images, labels, rngs, context=None) -> Outputs:
+        """The loss, logits `(b, classes)` and updated collections."""
+        logits, updates = apply_fn(
+            variables, images, train=True, rngs=rngs, mutable=["batch_stats"]
+        )
+        return cross_entropy(logits, labels, self.smoothing).mean(), (logits, updates)
+
+
+@dataclass(frozen=True)
+class Distill:
+    """Cross-entropy against labels and, by `alpha`, against a teacher (arXiv:1503.02531).
+
+    `context` holds the teacher's variables; it sees the student's augmented images, in evaluation.
+
+    Attributes:
+        teacher: its `apply`.
+        hard: learn the teacher's decisions instead of its probabilities.
+        temperature: softens both distributions, in soft distillation.
+        alpha: the teacher's share of the loss.
+        smoothing: of the labels.
+        blocks: weight of the mean squared difference of every block's output, for a student of
+            the teacher's shape; 0: outputs alone count.
+        outputs: `(apply_fn, variables, images, **given) -> (logits, updates, block outputs)`.
+    """
+
+    teacher: Callable[..., Any]
+    outputs: Callable[..., tuple[Any, dict, list[jax.Array]]]
+    hard: bool = False
+    temperature: float = 1.0
+    alpha: float = 0.5
+    smoothing: float = 0.0
+    blocks: float = 0.0
+
+    def __post_init__(self):
+        if not self.temperature > 0:
+            raise ValueError(f"temperature={self.temperature!r} must be positive")
+        if not 0 <= self.alpha <= 1:
+            raise ValueError(f"alpha={self.alpha!r} must be from 0 to 1")
+
+    def __call__(self, apply_fn, variables, images, labels, rngs, context) -> Outputs:
+        """The loss, logits `(b, classes)` and updated collections."""
+        given = dict(train=True, rngs=rngs, mutable=["batch_stats"])
+        logits, updates, ours = self.outputs(apply_fn, variables, images, **given)
+        wanted, _, theirs = self.outputs(self.teacher, context, images, mutable=[])
+        loss = (1 - self.alpha) * cross_entropy(logits, labels, self.smoothing).mean()
+        loss += self.alpha * self.from_teacher(logits, jax.lax.stop_gradient(wanted))
+        if self.blocks:
+            differences = [
+                jnp.square(a.astype(jnp.float32) - jax.lax.stop_gradient(b)).mean()
+                for a, b in zip(ours, theirs, strict=True)
+            ]
+            loss += self.blocks * sum(differences) / len(differences)
+        return loss, (logits, updates)
+
+    def from_teacher(self, logits: jax.Array, wanted: jax.Array) -> jax.Array:
+        """The teacher's part: cross-entropy with its decisions, or T² KL of its probabilities."""
+        if self.hard:
+            return cross_entropy(logits, wanted.argmax(axis=-1)).mean()
+        t = self.temperature
+        ours, theirs = (jax.nn.log_softmax(x / t) for x in (logits, wanted))
+        return t**2 * optax.losses.kl_divergence_with_log_targets(ours, theirs).mean()
