@@ -426,3 +426,40 @@ def test_importing_the_package_imports_nothing_heavy():
     heavy = ("torch", "tensorflow", "matplotlib", "orbax.checkpoint", "PIL")
     code = f"import sys, vix_flax; print([name for name in {heavy} if name in sys.modules])"
     assert python("-c", code).stdout.strip() == "[]"
+
+
+def test_attention_draws_a_picture(trained, tmp_path, capsys):
+    image, picture = tmp_path / "digit.png", tmp_path / "maps.png"
+    Image.new("L", (8, 8), 90).save(image)
+    assert main(["attention", str(trained[0]), str(image), "--output", str(picture)]) == 0
+    assert f"{picture}: 1 layers and their rollout" in capsys.readouterr().out
+    with Image.open(picture) as drawn:
+        assert min(drawn.size) > 100
+
+
+def test_a_swapped_run_keeps_the_model(trained, tmp_path, capsys):
+    argv = ["train", "--swap", str(trained[0]), "--attention", "linear", "--teacher", "self"]
+    settings = ["--epochs", "1", "--warmup-epochs", "0", "--output", str(tmp_path), NO_CACHE]
+    assert main([*argv, *settings]) == 0
+    (folder,) = tmp_path.iterdir()
+    fields = json.loads((folder / "config.json").read_text())["config"]["model_fields"]
+    assert (fields["dim"], fields["attention"]) == (16, "linear")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--swap", "RUN"], "--swap needs the new --attention"),
+        (["--swap", "RUN", "--attention", "liner"], "unknown attention 'liner'"),
+        (["--init-from", "RUN", "--model", "vin"], "is a run of vit: leave --model vin out"),
+        (["--init-from", "RUN", "--set", "dim=8"], "differ in more than the image size"),
+        (["--teacher", "nowhere"], "nowhere is no run"),
+    ],
+)
+def test_a_start_that_is_no_good_is_one_line(trained, tmp_path, capsys, flags, message):
+    argv = [str(trained[0]) if flag == "RUN" else flag for flag in flags]
+    assert main(["train", *argv, "--output", str(tmp_path / "runs"), NO_CACHE]) == 2
+    printed = capsys.readouterr().err
+    assert message in printed
+    assert printed.count("\n") == 1
+    assert not (tmp_path / "runs").exists()

@@ -84,7 +84,7 @@ def resized_map(values, before, after):
     return out[0, 1:, 0].reshape(new.grid)
 
 
-@every_family
+@pytest.mark.parametrize("name", ["vit", "levit_cifar"])
 def test_the_same_size_gives_the_same_arrays(name):
     size = FAMILIES[name][0]
     variables = drawn(family(name, size))
@@ -93,16 +93,11 @@ def test_the_same_size_gives_the_same_arrays(name):
     assert all(leaf is flat(variables)[path] for path, leaf in flat(out).items())
 
 
-@every_family
-def test_resized_variables_run_in_the_other_model(name):
-    before, after, old_grids, new_grids = FAMILIES[name]
-    old, new = family(name, before), family(name, after)
-    assert (old.grids, new.grids) == (old_grids, new_grids)
+def test_resized_variables_run_in_the_other_model():
+    old, new = vit((8, 12)), vit((16, 8))
     out = jax.eval_shape(lambda variables: resize_positions(variables, old, new), shapes(old))
     assert jax.eval_shape(new.apply, out, images(new)).shape == (3, 5)
     assert out == shapes(new)
-    changed = {path for path, leaf in flat(out).items() if leaf != flat(shapes(old))[path]}
-    assert changed == positional(out).keys() != set()
 
 
 GRID_OF = {  # which of a model's maps a leaf belongs to
@@ -118,8 +113,9 @@ GRID_OF = {  # which of a model's maps a leaf belongs to
 @every_family
 def test_a_constant_stays_constant_and_what_differs_by_row_alone_still_does(name):
     """Were a leaf cut into the wrong rows, columns would differ, too."""
-    before, after, *_ = FAMILIES[name]
+    before, after, old_grids, new_grids = FAMILIES[name]
     old, new = family(name, before), family(name, after)
+    assert (old.grids, new.grids) == (old_grids, new_grids)
     which = lambda path: -1 if name == "t2t_vit_cifar" else GRID_OF[path]
 
     def make(path, leaf):
@@ -130,7 +126,12 @@ def test_a_constant_stays_constant_and_what_differs_by_row_alone_still_does(name
         features = [3 + 0 * ramp, *[ramp] * (leaf.shape[-1] - 1)]
         return np.stack(features, axis=-1).reshape(leaf.shape)
 
-    for path, leaf in resized(positions(old, make), old, new).items():
+    other = flat(shapes(new))
+    changed = {path for path, leaf in flat(shapes(old)).items() if leaf != other[path]}
+    out = resized(positions(old, make), old, new)
+    assert out.keys() == changed
+    for path, leaf in out.items():
+        assert leaf.shape == other[path].shape
         rows, columns = new.grids[which(path)]
         tokens = leaf.reshape(-1, leaf.shape[-1])
         np.testing.assert_allclose(tokens[:, 0], 3, rtol=1e-5)
@@ -141,8 +142,8 @@ def test_a_constant_stays_constant_and_what_differs_by_row_alone_still_does(name
         assert (np.diff(values[:, 0]) > 0).all(), path
 
 
-@pytest.mark.parametrize(("before", "after"), [((16, 16), (32, 24)), ((16, 24), (48, 48))])
-def test_a_ramp_stays_a_ramp_inside(before, after):
+def test_a_ramp_stays_a_ramp_inside():
+    before, after = (16, 16), (32, 24)
     (rows, columns), (new_rows, new_columns) = (vit(size).grid for size in (before, after))
     i, j = np.indices((rows, columns))
     out = resized_map(2.0 * i - 3 * j, before, after)
@@ -170,6 +171,25 @@ def test_a_grid_of_one_row():
     np.testing.assert_allclose(wide, np.repeat([np.arange(6.0)], 4, axis=0), atol=1e-5)
     ramp = np.indices((4, 6))[1]
     np.testing.assert_allclose(resized_map(ramp, (8, 12), (2, 12)), ramp[:1], rtol=0, atol=1e-5)
+
+
+@pytest.mark.xfail(reason="leaves of equal shape are passed on as they are", strict=True)
+def test_a_map_turned_on_its_side_has_as_many_positions_and_is_resampled():
+    ramp = np.indices((4, 6))[0]
+    out = resized_map(ramp, (8, 12), (12, 8))
+    np.testing.assert_allclose(out, out[:, :1] + 0 * out, rtol=0, atol=1e-5)
+    assert (np.diff(out[:, 0]) > 0).all()
+
+
+@pytest.mark.xfail(reason="the first map of as many positions is taken", strict=True)
+def test_branches_whose_maps_have_equally_many_positions_are_told_apart():
+    patches = dict(sm_patch_size=(2, 4), lg_patch_size=(4, 2))
+    old, new = (tiny("cross_vit_cifar", image_size=side, **patches) for side in (8, 16))
+    assert (old.grids, new.grids) == (((4, 2), (2, 4)), ((8, 4), (4, 8)))
+    by_row = np.array([9.0, 1, 1, 1, 1, 2, 2, 2, 2])[:, None]
+    out = resized(positions(old, lambda _, leaf: by_row + 0 * leaf), old, new)
+    lg = out["params/embeddings_1/pos_embedding"][0, 1:, 0].reshape(4, 8)
+    np.testing.assert_allclose(lg, lg[:, :1] + 0 * lg, rtol=0, atol=1e-5)
 
 
 def test_positions_keep_their_type():
@@ -214,8 +234,8 @@ def test_offsets_between_are_in_proportion():
     np.testing.assert_allclose(out[::2, 0], columns, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("after", [(16, 8), (4, 6), (16, 24)])
-def test_linformers_sums_over_the_tokens_are_kept(after):
+def test_linformers_sums_over_the_tokens_are_kept():
+    after = (4, 18)  # fewer rows, more columns
     fields = dict(attention=Linformer, attention_options={"k": 3, "share_kv": False})
     old, new = vit((8, 12), **fields), vit(after, **fields)
     i, j = np.indices(old.grid)
@@ -233,9 +253,16 @@ def test_linformers_sums_over_the_tokens_are_kept(after):
         np.testing.assert_allclose(out[path][1:].sum(axis=0), total, rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["t2t_vit_cifar", "pit_cifar", "cross_vit_cifar", "levit_cifar"])
-def test_linformers_of_every_map_are_resized(name):
-    before, after, *_ = FAMILIES[name]
+@pytest.mark.parametrize(
+    ("name", "after"),
+    [
+        ("t2t_vit_cifar", (20, 16)),
+        ("levit_cifar", (112, 16)),
+        ("pit_cifar", (40, 4)),  # from maps of 15 and 6 positions to such of 19 and 10
+    ],
+)
+def test_linformers_of_every_map_are_resized(name, after):
+    before = FAMILIES[name][0]
     linformer = dict(attention=Linformer, attention_options={"k": 3})
     old, new = (family(name, size, **linformer) for size in (before, after))
     out = jax.eval_shape(lambda variables: resize_positions(variables, old, new), shapes(old))

@@ -270,3 +270,52 @@ def test_only_fields_that_the_model_has_are_filled_in(digits):
 def test_the_data_may_be_any_that_is_a_dataset(digits):
     more = dataclasses.replace(digits, classes=tuple("0123456789ab"))
     assert resolve(CONFIG, more)[1].num_classes == 12
+
+
+def continued(result, output, **changes):
+    """One more epoch from the trained run; the result and the first row of metrics."""
+    fields = dict(epochs=1, lr=1e-6, model_ema=False, **changes)
+    return train(dataclasses.replace(CONFIG, **fields), output)
+
+
+def test_a_run_starts_from_another(result, tmp_path):
+    again = continued(result, tmp_path, init_from=str(result.folder))
+    assert abs(again.test["accuracy"] - result.test["accuracy"]) < 0.02
+
+
+def test_a_run_with_another_attention_and_its_own_teacher(result, tmp_path):
+    fields = {**SIZES, "attention": "linformer", "attention_options": {"k": 5}}
+    swapped = continued(
+        result, tmp_path, model_fields=fields, swap=str(result.folder), teacher="self"
+    )
+    # Five tokens and five rows: the new attention is the old one.
+    assert abs(swapped.test["accuracy"] - result.test["accuracy"]) < 0.02
+    model = Run.load(swapped.folder).model
+    assert model.attention is vix.Linformer
+    assert dict(model.attention_options) == {"k": 5}
+
+
+def test_another_model_learns_from_a_run(result, tmp_path):
+    student = TrainConfig(
+        model="vimea", model_fields=SIZES, epochs=1, teacher=str(result.folder), distill="hard",
+        distill_alpha=1.0,
+    )  # fmt: skip
+    assert np.isfinite(train(student, tmp_path).val["train_loss"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (dict(init_from="nowhere"), "nowhere is no run"),
+        (dict(swap="nowhere"), "nowhere is no run"),
+        (dict(teacher="nowhere"), "nowhere is no run"),
+        (dict(teacher="self"), "'self' needs swap"),
+        (dict(init_from="a", swap="b"), "give one of them"),
+        (dict(distill="medium"), "distill='medium' is unknown"),
+        (dict(distill_alpha=2.0), "must be from 0 to 1"),
+    ],
+)
+def test_nothing_is_written_when_the_start_is_no_good(tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        train(dataclasses.replace(CONFIG, **changes), tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()

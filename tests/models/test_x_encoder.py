@@ -70,15 +70,17 @@ def test_blocks_are_residual():
     np.testing.assert_array_equal(jax.jit(module.apply)({"params": params}, x), x)
 
 
-@pytest.mark.parametrize("field", ["attn_dropout", "ff_dropout"])
-def test_dropout_acts_inside_and_in_training_alone(field):
+@pytest.mark.parametrize(("field", "silent"), [("attn_dropout", "mlp"), ("ff_dropout", "mixer")])
+def test_dropout_is_of_weights_and_hidden_units_and_in_training_alone(field, silent):
+    """One branch gives nothing; of the other no single feature is dropped."""
     module = encoder(**{field: 0.5}, depth=1)
     params = drawn(module, x)
-    plain = jax.jit(module.apply)({"params": params}, x)
-    np.testing.assert_array_equal(plain, jax.jit(encoder(depth=1).apply)({"params": params}, x))
-    rngs = {"dropout": jax.random.key(0)}
-    train = np.asarray(jax.jit(partial(module.apply, train=True, rngs=rngs))({"params": params}, x))
-    assert (np.abs(train - plain).max(axis=-1) > 1e-4).all()
+    last = params["blocks_0"][silent]["dense2" if silent == "mlp" else "to_out"]
+    last.update(jax.tree.map(np.zeros_like, last))
+    train = partial(module.apply, train=True, rngs={"dropout": jax.random.key(0)})
+    plain, out = (np.asarray(jax.jit(f)({"params": params}, x)) for f in (module.apply, train))
+    assert (np.abs(out - plain).max(axis=-1) > 1e-4).all()
+    assert (out != x).all()
 
 
 @pytest.mark.parametrize("field", ["dim", "depth", "heads", "attn_dim_head", "ff_mult"])

@@ -57,14 +57,17 @@ def swapped_variables(variables: dict, swapped: nn.Module, key: jax.Array | None
     """
     image = example_image(swapped)
     key = jax.random.key(0) if key is None else key
-    fresh = jax.jit(lambda key: swapped.init(key, jnp.zeros(image.shape)))(key)
+    shapes = traverse_util.flatten_dict(jax.eval_shape(swapped.init, key, image))
     held = traverse_util.flatten_dict(variables)
-    new = {
-        path: held[path]
-        if path in held and held[path].shape == leaf.shape
-        else _least_change(path, leaf)
-        for path, leaf in traverse_util.flatten_dict(fresh).items()
-    }
+    new = {}
+    for path, leaf in shapes.items():
+        kept = held.get(path)
+        alike = kept is not None and kept.shape == leaf.shape
+        new[path] = kept if alike else _least_change(path, leaf.shape)
+    if any(value is None for value in new.values()):  # compiling `init` takes seconds
+        fresh = jax.jit(lambda key: swapped.init(key, jnp.zeros(image.shape)))(key)
+        drawn = traverse_util.flatten_dict(fresh)
+        new = {path: drawn[path] if value is None else value for path, value in new.items()}
     return traverse_util.unflatten_dict(new)
 
 
@@ -83,16 +86,16 @@ def _with_attention(model: nn.Module, to: ModuleDef, options: dict) -> nn.Module
     return model.clone(attention=to, attention_options={**kept, **given}, **fields)
 
 
-def _least_change(path: tuple[str, ...], drawn: jax.Array) -> jax.Array:
-    """Where a parameter that the old model has not starts."""
+def _least_change(path: tuple[str, ...], shape: tuple[int, ...]) -> jax.Array | None:
+    """Where a parameter that the old model has not starts; None: it is drawn."""
     name = path[-1]
     if name in ("proj_k", "proj_v"):
-        return jnp.asarray(segment_averages(*drawn.shape))
+        return jnp.asarray(segment_averages(*shape))
     if name in ("mix_before", "mix_after"):
-        return jnp.eye(len(drawn))
+        return jnp.eye(shape[0])
     if name in ("residual_conv", "table") or path[-2:-1] == ("dense4",):
-        return jnp.zeros_like(drawn)
-    return drawn
+        return jnp.zeros(shape)
+    return None
 
 
 def segment_averages(tokens: int, k: int) -> np.ndarray:
