@@ -4,17 +4,17 @@ Learned positions as in ViT (arXiv:2010.11929, §3.2), LeViT's biases for offset
 projections along the tokens.
 """
 
-from typing import Any
+import math
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from flax import traverse_util
 
+from vix_flax.layers import field_names
 from vix_flax.models.image import example_image
 
 TOKEN_AXIS = {"pos_embedding": 1, "proj_k": 0, "proj_v": 0, "table": 0}
-Grid = tuple[int, int]
 
 
 def resize_positions(variables: dict, model_from: nn.Module, model_to: nn.Module) -> dict:
@@ -36,16 +36,26 @@ def resize_positions(variables: dict, model_from: nn.Module, model_to: nn.Module
                 f"{'/'.join(path)} {leaf.shape} is no variable of model_from, which has "
                 f"{before.get(path, 'nothing of that name')}"
             )
-    if before.keys() != after.keys():
-        odd = "/".join(sorted(before.keys() ^ after.keys())[0])
-        raise ValueError(f"the models differ in more than the image size: one has no {odd}")
-    grids = list(zip(model_from.grids, model_to.grids, strict=True))
-    return traverse_util.unflatten_dict(
-        {
-            path: leaf if leaf.shape == after[path] else _resized(path, leaf, after[path], grids)
-            for path, leaf in held.items()
-        }
-    )
+    differ = [name for name in _telling(model_from) if name in _telling(model_to)
+              and getattr(model_from, name) != getattr(model_to, name)]  # fmt: skip
+    if before.keys() != after.keys() or differ:
+        odd = sorted(before.keys() ^ after.keys())
+        what = f"one has no {'/'.join(odd[0])}" if odd else ""
+        if differ:
+            values = (repr(getattr(model, differ[0])) for model in (model_from, model_to))
+            what = f"{differ[0]} is {' and '.join(values)}"
+        raise ValueError(f"the models differ in more than the image size: {what}")
+    resized = {
+        path: _resized(path, leaf, after[path], model_from, model_to) for path, leaf in held.items()
+    }
+    return traverse_util.unflatten_dict(resized)
+
+
+def _telling(model: nn.Module) -> list[str]:
+    """Fields that two models must share; dropout rates, dtypes and sizes are free."""
+    free = ("image_size", "dtype", "remat", "stochastic_depth")
+    names = field_names(type(model))
+    return [n for n in names if n not in free and "patch_size" not in n and "drop" not in n]
 
 
 def _shapes(model: nn.Module) -> dict[tuple[str, ...], tuple[int, ...]]:
@@ -53,15 +63,22 @@ def _shapes(model: nn.Module) -> dict[tuple[str, ...], tuple[int, ...]]:
     return {path: leaf.shape for path, leaf in traverse_util.flatten_dict(abstract).items()}
 
 
-def _resized(path, leaf, shape, grids: list[tuple[Grid, Grid]]) -> jax.Array:
+def _resized(path, leaf, shape, model_from: nn.Module, model_to: nn.Module) -> jax.Array:
     axis = TOKEN_AXIS.get(path[-1])
-    fits = axis is not None and leaf.ndim == len(shape)
+    place = None if axis is None else model_from.map_of(path)
+    if place is None:
+        old = new = None
+    else:
+        old, new = model_from.grids[place], model_to.grids[place]
+    if old == new and leaf.shape == shape:
+        return leaf
+    first = None if old is None else leaf.shape[axis] - math.prod(old)
+    fits = first in (0, 1) and leaf.ndim == len(shape) and shape[axis] - math.prod(new) == first
     if not fits or _without(leaf.shape, axis) != _without(shape, axis):
         raise ValueError(
             f"{'/'.join(path)} is {leaf.shape} in one model and {shape} in the other, and cannot "
             "be resampled: it belongs to no map of tokens"
         )
-    old, new, first = _grids_of(leaf.shape[axis], shape[axis], grids, path)
     rows = jnp.moveaxis(leaf, axis, 0)
     kept, patches = rows[:first], rows[first:]
     features = patches.shape[1:]
@@ -71,8 +88,8 @@ def _resized(path, leaf, shape, grids: list[tuple[Grid, Grid]]) -> jax.Array:
     else:
         as_map = jax.image.resize(as_map, (*new, as_map.shape[-1]), "bicubic")
     if path[-1].startswith("proj_"):
-        as_map = as_map * (old[0] * old[1] / (new[0] * new[1]))
-    rows = jnp.concatenate([kept, as_map.reshape(-1, *features).astype(leaf.dtype)])
+        as_map = as_map * (math.prod(old) / math.prod(new))
+    rows = jnp.concatenate([kept, as_map.reshape(-1, *features)])
     return jnp.moveaxis(rows, 0, axis)
 
 
@@ -80,16 +97,7 @@ def _without(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
     return shape[:axis] + shape[axis + 1 :]
 
 
-def _grids_of(old: int, new: int, grids, path: Any) -> tuple[Grid, Grid, int]:
-    """The maps that `old` and `new` positions belong to, and how many class tokens stand before."""
-    for before, after in grids:
-        first = old - before[0] * before[1]
-        if first in (0, 1) and new - after[0] * after[1] == first:
-            return before, after, first
-    raise ValueError(f"{'/'.join(path)}: {old} and {new} positions are no maps of these models")
-
-
-def _resample_offsets(table: jax.Array, grid: Grid) -> jax.Array:
+def _resample_offsets(table: jax.Array, grid: tuple[int, int]) -> jax.Array:
     """(rows, columns, heads): offset 0 stays offset 0, the largest offset the largest."""
     old = jnp.array(table.shape[:2])
     scale = (jnp.array(grid) - 1) / jnp.maximum(old - 1, 1)
@@ -99,7 +107,6 @@ def _resample_offsets(table: jax.Array, grid: Grid) -> jax.Array:
         table = jnp.broadcast_to(
             table, tuple(g if s == 1 else s for s, g in zip(table.shape, shape, strict=True))
         )
-        scale = jnp.where(old == 1, 1.0, scale)
     return jax.image.scale_and_translate(
         table, shape, (0, 1), scale, 0.5 - 0.5 * scale, "cubic", antialias=False
     )

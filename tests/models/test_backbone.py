@@ -112,3 +112,9 @@ def test_blocks_are_rematted_only_on_request():
     assert Plain(num_classes=2).rematted(Linear) is Linear
     assert Plain(num_classes=2, remat=True).rematted(Linear) is not Linear
     assert issubclass(Plain(num_classes=2, remat=True).rematted(Linear), Linear)
+
+
+def test_lists_within_options_are_made_hashable():
+    model = tiny("dual_norm_vit", attention_options={"scale": [1, [2]]})
+    assert model.attention_options["scale"] == (1, (2,))
+    assert isinstance(hash(model), int)

@@ -138,3 +138,19 @@ FIVE = (2, 2, 2, 2, 2)
 def test_fields_that_cannot_work(fields, message):
     with pytest.raises(ValueError, match=message):
         model(**fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (dict(cross_embed_strides=2), "cross_embed_strides=2 must have 4 entries"),
+        (dict(cross_embed_kernel_sizes=(4, 2, 2, 2)), "must be the kernels of each stage"),
+        (
+            dict(dim=2, dim_head=2, cross_embed_kernel_sizes=((2,), (1,), (1,), (1,))),
+            "dim=2 must be at least 4",
+        ),
+    ],
+)
+def test_stages_are_described_one_by_one(fields, message):
+    with pytest.raises(ValueError, match=message):
+        tiny("crossformer_cifar", **fields)

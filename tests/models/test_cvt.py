@@ -84,3 +84,8 @@ def test_dropout_is_a_rate():
         model(dropout=1)
     mixer = model(dropout=0.25).mixer("s2")
     assert (mixer.out_dropout, mixer.core.attention_dropout) == (0.25, 0.25)
+
+
+def test_projections_keep_the_map():
+    with pytest.raises(ValueError, match="s2_proj_kernel=4 must be odd"):
+        tiny("cvt_cifar", s2_proj_kernel=4)

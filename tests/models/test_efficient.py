@@ -69,18 +69,19 @@ def test_around_it_are_patches_a_class_token_positions_and_a_head():
     assert variables["params"]["pos_embedding"].shape == (1, 1 + 24, 16)
 
 
-AFFAIR = r"is the transformer's affair here: give it to transformer=Transformer\("
+AFFAIR = "has no effect here: leave it out; it is the affair of the transformer"
 
 
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        (dict(depth=2), f"depth {AFFAIR}depth=…"),
-        (dict(heads=2), f"heads {AFFAIR}heads=…"),
-        (dict(mlp_dim=2), f"mlp_dim {AFFAIR}mlp_dim=…"),
-        (dict(dim_head=2), f"dim_head {AFFAIR}dim_head=…"),
-        (dict(dropout=0.5), f"dropout {AFFAIR}dropout=…"),
-        (dict(mixer=TokenMlp), "mixer is the transformer's affair here"),
+        (dict(depth=2), f"depth {AFFAIR}"),
+        (dict(heads=2), f"heads {AFFAIR}"),
+        (dict(mlp_dim=2), f"mlp_dim {AFFAIR}"),
+        (dict(dim_head=2), f"dim_head {AFFAIR}"),
+        (dict(dropout=0.5), f"dropout {AFFAIR}"),
+        (dict(mixer=TokenMlp), f"mixer {AFFAIR}"),
+        (dict(qkv_bias=True), f"qkv_bias {AFFAIR}"),
         (dict(attention="linear"), "attention has no effect here: the encoder has its own"),
         (
             dict(attention_options={"attention_dropout": 0.5}),

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from tiny_models import images, tiny
 
+from vix_flax.mixers import Fourier
 from vix_flax.models.pit import TokenPool
 
 
@@ -86,3 +87,10 @@ def test_fields_that_cannot_work(fields, message):
 
 def test_a_list_of_depths_is_as_good():
     assert model(depth=[1, 1]) == model(depth=(1, 1))
+
+
+@pytest.mark.parametrize("field", ["qkv_bias", "mixer"])
+def test_what_it_does_not_use_is_refused(field):
+    value = {"qkv_bias": True, "mixer": Fourier}[field]
+    with pytest.raises(ValueError, match=f"{field} has no effect here"):
+        tiny("pit_cifar", **{field: value})

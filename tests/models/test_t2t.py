@@ -96,3 +96,9 @@ def test_fields_that_cannot_work(fields, message):
 
 def test_layers_may_be_lists():
     assert model(t2t_layers=[[3, 2], [3, 1]]) == model(t2t_layers=((3, 2), (3, 1)))
+
+
+@pytest.mark.parametrize("layers", [3, (("a", 2),), ((3.5, 2),), ((3, 2, 1),)])
+def test_layers_are_pairs_of_ints(layers):
+    with pytest.raises(ValueError, match=r"t2t_layers=.* must be \(kernel, stride\) pairs"):
+        tiny("t2t_vit_cifar", t2t_layers=layers)

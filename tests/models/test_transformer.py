@@ -126,3 +126,16 @@ def test_widths_must_be_positive(make, field):
 def test_rates_are_below_one(make, field):
     with pytest.raises(ValueError, match=f"{field}=1 must be at least 0 and below 1"):
         make(**{field: 1})
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (dict(attention_options=3), "attention_options=3 must be a mapping"),
+        (dict(attention="nystrom"), "'nystrom' is not a flax.linen Module class"),
+        (dict(attention_options={"nothing": 1}), "Softmax has no field 'nothing'"),
+    ],
+)
+def test_the_attention_is_checked_when_constructed(fields, message):
+    with pytest.raises(ValueError, match=message):
+        Transformer(dim=8, depth=1, heads=2, mlp_dim=8, **fields)

@@ -57,6 +57,10 @@ class Backbone(nn.Module, kw_only=True):
         """(rows, columns) of each map that parameters depend on the size of, in order."""
         return ()
 
+    def map_of(self, path: tuple[str, ...]) -> int | None:
+        """Which of `grids` the parameter at `path` belongs to, if it has an entry a position."""
+        return 0 if self.grids else None
+
     @property
     def notes(self) -> tuple[str, ...]:
         """What a user should know of this combination of fields."""
@@ -129,4 +133,6 @@ class AttentionBackbone(Backbone, kw_only=True):
 def _hashable(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return tuple(_hashable(v) for v in value)
-    return FrozenDict(value) if isinstance(value, Mapping) else value
+    if isinstance(value, Mapping):
+        return FrozenDict({name: _hashable(v) for name, v in value.items()})
+    return value

@@ -121,6 +121,11 @@ class CrossViT(AttentionBackbone, kw_only=True):
             build(NormPatchEmbed, self, **self._patches(branch)).grid(size) for branch in BRANCHES
         )
 
+    def map_of(self, path: tuple[str, ...]) -> int | None:
+        """Which of `grids` the parameter at `path` belongs to, if it has an entry a position."""
+        kind, *_, branch = path[1].split("_")
+        return 1 - int(branch) if kind == "crosses" else int(branch)  # those ask the other branch
+
     def _patches(self, branch: str) -> dict[str, Any]:
         field = f"{branch}_patch_size"
         patch_size = pair(field, getattr(self, field))

@@ -55,8 +55,18 @@ class CrossFormer(MapBackbone, AttentionBackbone, kw_only=True):
         for field in ("dim", "depth", *windows):
             per_stage(self, field, STAGES)
         for field in ("cross_embed_kernel_sizes", "cross_embed_strides"):
-            if len(getattr(self, field)) != STAGES:
-                raise ValueError(f"{field}={getattr(self, field)!r} must have {STAGES} entries")
+            value = getattr(self, field)
+            if not isinstance(value, tuple) or len(value) != STAGES:
+                raise ValueError(f"{field}={value!r} must have {STAGES} entries")
+        for kernels in self.cross_embed_kernel_sizes:
+            whole = isinstance(kernels, tuple) and all(type(k) is int and k > 0 for k in kernels)
+            if not whole:
+                raise ValueError(
+                    f"cross_embed_kernel_sizes={self.cross_embed_kernel_sizes!r} must be the "
+                    f"kernels of each stage, e.g. ((4, 8), (2, 4), (2, 4), (2, 4))"
+                )
+        if min(per_stage(self, "dim", STAGES)) < 4:
+            raise ValueError(f"dim={self.dim} must be at least 4: the position bias has a quarter")
         if min(per_stage(self, "dim", STAGES)) < self.dim_head:
             raise ValueError(f"dim={self.dim} must be at least dim_head={self.dim_head}, a head's")
         for stage in range(STAGES):

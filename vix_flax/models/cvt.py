@@ -68,6 +68,10 @@ class CvT(MapBackbone, AttentionBackbone, kw_only=True):
         fields = (f"{stage}_{name}" for stage in STAGES for name in STAGE_FIELDS)
         require_positive_ints(self, *fields, "dim_head")
         require_rates(self, "dropout")
+        for stage in STAGES:
+            (kernel,) = self.of_stage(stage, "proj_kernel")
+            if kernel % 2 == 0:
+                raise ValueError(f"{stage}_proj_kernel={kernel} must be odd, to keep the map")
 
     @property
     def num_features(self) -> int:

@@ -30,17 +30,15 @@ class EfficientViT(ViX, kw_only=True):
     mlp_dim: int | None = None
     dim_head: int | None = None
     positions: ClassVar[tuple[str, ...]] = ("learned", "none")
+    unused: ClassVar[tuple[str, ...]] = (
+        "depth", "heads", "mlp_dim", "dim_head", "mixer", "dropout", "qkv_bias", "out_bias",
+    )  # fmt: skip
+    unused_hint: ClassVar[str] = "; it is the affair of the transformer, e.g. Transformer(depth=6)"
 
     def check(self) -> None:
         """Raises ValueError for fields that cannot work (together)."""
         super().check()
         check_encoder(self.transformer, self.dim)
-        for field in ("depth", "heads", "mlp_dim", "dim_head", "mixer", "dropout"):
-            if getattr(self, field) != getattr(EfficientViT, field):
-                raise ValueError(
-                    f"{field} is the transformer's affair here: give it to "
-                    f"transformer=Transformer({field}=…) instead"
-                )
 
     @property
     def fixed_attention(self) -> str:

@@ -76,6 +76,12 @@ class LeViT(MapBackbone, AttentionBackbone, kw_only=True):
             grids.append((-(-rows // self.shrink), -(-columns // self.shrink)))
         return tuple(grids)
 
+    def map_of(self, path: tuple[str, ...]) -> int | None:
+        """Which of `grids` the parameter at `path` belongs to, if it has an entry a position."""
+        block = int(path[1].removeprefix("blocks_"))
+        ends = [depth + 1 for depth in per_stage(self, "depth", self.stages)]
+        return next(s for s in range(self.stages) if block < sum(ends[: s + 1]))
+
     @property
     def notes(self) -> tuple[str, ...]:
         """What a user should know of this combination of fields."""

@@ -49,6 +49,7 @@ class PiT(ViX, kw_only=True):
     heads: int | tuple[int, ...]
     embed: ModuleDef = UnfoldEmbed
     positions: ClassVar[tuple[str, ...]] = ("learned", "none")
+    unused: ClassVar[tuple[str, ...]] = ("mixer", "qkv_bias", "out_bias")
     pools: ClassVar[tuple[str, ...]] = ("cls",)
     attention_drops: ClassVar[str] = "both"
 
@@ -74,6 +75,10 @@ class PiT(ViX, kw_only=True):
             rows, columns = grids[-1]
             grids.append((-(-rows // 2), -(-columns // 2)))
         return tuple(grids)
+
+    def map_of(self, path: tuple[str, ...]) -> int | None:
+        """Which of `grids` the parameter at `path` belongs to, if it has an entry a position."""
+        return int(path[1].removeprefix("stages_")) if path[1].startswith("stages_") else 0
 
     def setup_encoder(self) -> None:
         """Stages, and the pools between them."""

@@ -45,8 +45,10 @@ class TokensToToken(nn.Module):
     def grids(self, image_size: tuple[int, int]) -> list[tuple[int, int]]:
         """(rows, columns) of the map after each unfolding."""
         grids, sides = [], image_size
-        for layer in self.t2t_layers:
-            if not isinstance(layer, tuple) or len(layer) != 2 or min(layer) < 1:
+        layers = self.t2t_layers if isinstance(self.t2t_layers, tuple) else (self.t2t_layers,)
+        for layer in layers:
+            whole = isinstance(layer, tuple) and all(type(n) is int and n > 0 for n in layer)
+            if not whole or len(layer) != 2:
                 raise ValueError(f"t2t_layers={self.t2t_layers!r} must be (kernel, stride) pairs")
             kernel, stride = layer
             sides = tuple(unfolded_side(side, kernel, stride, stride // 2) for side in sides)
@@ -97,6 +99,9 @@ class T2TViT(ViX, kw_only=True):
             raise ValueError(f"patch_size={self.patch_size}: t2t_layers say how the image is cut")
         super().check()
         if self.transformer is not None:
+            for field in ("mixer", "qkv_bias", "out_bias"):
+                if getattr(self, field) != T2TViT.__dataclass_fields__[field].default:
+                    raise ValueError(f"{field} has no effect beside a transformer: leave it out")
             return check_encoder(self.transformer, self.dim)
         missing = [name for name in ("depth", "heads", "mlp_dim") if getattr(self, name) is None]
         if missing:
@@ -111,6 +116,12 @@ class T2TViT(ViX, kw_only=True):
     def grids(self) -> tuple[tuple[int, int], ...]:
         """(rows, columns) of each map that parameters depend on the size of, in order."""
         return tuple(self._embed().grids(pair("image_size", self.image_size)))
+
+    def map_of(self, path: tuple[str, ...]) -> int | None:
+        """Which of `grids` the parameter at `path` belongs to, if it has an entry a position."""
+        if path[1] == "embedding":
+            return int(path[2].removeprefix("transformer_"))
+        return len(self.t2t_layers) - 1
 
     def embedded(self, img: jax.Array, train: bool) -> jax.Array:
         """`(b, H, W, C) -> (b, h, w, dim)`; the embedding has dropout."""

@@ -44,9 +44,12 @@ class Transformer(nn.Module, kw_only=True):
     dtype: Any = None
 
     def __post_init__(self):
+        if not isinstance(self.attention_options, Mapping):
+            raise ValueError(f"attention_options={self.attention_options!r} must be a mapping")
         self.attention_options = FrozenDict(self.attention_options)
         require_positive_ints(self, "dim", "depth", "heads", "mlp_dim", "dim_head")
         require_rates(self, "dropout")
+        build_attention(self)  # raises if there is no such option
         super().__post_init__()
 
     def setup(self):

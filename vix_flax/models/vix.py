@@ -90,6 +90,8 @@ class ViX(AttentionBackbone, kw_only=True):
     class_token: ClassVar[bool] = True
     norm_before_pool: ClassVar[bool] = False
     attention_drops: ClassVar[str] = "nothing"  # or "output", "weights", "both": by `dropout`
+    unused: ClassVar[tuple[str, ...]] = ()  # fields that a variant inherits and does not use
+    unused_hint: ClassVar[str] = ""
     unused_positions: ClassVar[bool] = False  # the published model has positions it never reads
 
     def check(self) -> None:
@@ -97,6 +99,9 @@ class ViX(AttentionBackbone, kw_only=True):
         super().check()
         require_positive_ints(self, "dim", "depth", "heads", "dim_head", "mlp_dim")
         require_rates(self, "dropout", "emb_dropout")
+        for field in self.unused:
+            if getattr(self, field) != type(self).__dataclass_fields__[field].default:
+                raise ValueError(f"{field} has no effect here: leave it out" + self.unused_hint)
         if self.pool not in self.pools:
             raise ValueError(
                 f"pool={self.pool!r} is unknown here; use {' or '.join(map(repr, self.pools))}"
