@@ -4,11 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import traverse_util
 from test_attention_maps import drawn
 from tiny_models import tiny
 
 import vix_flax as vix
-from vix_flax.features import fine_tune_variables
+from vix_flax.features import HEAD, fine_tune_variables
 
 
 @pytest.mark.parametrize("name", [*vix.list_models("*_cifar"), "cct", "fnet2d", "efficient_vit_x"])
@@ -30,7 +31,8 @@ def test_the_last_block_is_what_is_pooled():
     model = tiny("vit", depth=2)
     variables, img = drawn(model)
     first, last = vix.features(model, variables, img)
-    encoded = model.apply(variables, img, method=lambda m, x: m.encode(m.tokens(x)))
+    encode = jax.jit(lambda v, x: model.apply(v, x, method=lambda m, x: m.encode(m.tokens(x))))
+    encoded = encode(variables, img)
     np.testing.assert_allclose(last, encoded, rtol=0, atol=1e-5)
     assert np.abs(first - last).max() > 1e-3
     (again,) = vix.features(model, variables, img, layers=[-2])
@@ -39,21 +41,18 @@ def test_the_last_block_is_what_is_pooled():
         vix.features(model, variables, img, layers=[2])
 
 
-@pytest.mark.parametrize("name", ["vit", "cross_vit_cifar", "cvt_cifar", "cct", "levit_cifar"])
+@pytest.mark.parametrize("name", ["vit", "cross_vit_cifar", "cct"])
 def test_a_new_head_on_a_trained_backbone(name):
     model = tiny(name)
     variables, img = drawn(model)
     other = tiny(name, num_classes=4)
     tuned = fine_tune_variables(variables, model, other, jax.random.key(0))
-    assert other.apply(tuned, img).shape == (3, 4)
-    for before, after in zip(
-        *(
-            m.apply(v, img, method=lambda m, x: m.pooled(m.encode(m.tokens(x))))
-            for m, v in ((model, variables), (other, tuned))
-        ),
-        strict=True,
-    ):
-        np.testing.assert_allclose(after, before, rtol=0, atol=1e-6)
+    assert jax.eval_shape(other.apply, tuned, img).shape == (3, 4)
+    before, after = (traverse_util.flatten_dict(tree) for tree in (variables, tuned))
+    assert before.keys() == after.keys()
+    for path, leaf in before.items():
+        if not any(HEAD.fullmatch(part) for part in path):
+            np.testing.assert_array_equal(after[path], leaf)
 
 
 def test_a_larger_image_under_the_same_head():

@@ -3,6 +3,8 @@
 Reads the fixtures of `tests/test_golden.py`'s folder that hold a wrapper.
 """
 
+from functools import partial
+
 import golden_models
 import golden_wrappers
 import jax
@@ -44,9 +46,9 @@ def test_distillation(name):
         return wrapper.clone(hard=hard).apply({"params": params}, img, labels, **given)
 
     for kind, given in (("soft", {}), ("hard", {"hard": True})):
-        (ours, (logits, distilled)), grads = jax.value_and_grad(loss, has_aux=True)(
-            variables["params"], **given
-        )
+        (ours, (logits, distilled)), grads = jax.jit(
+            jax.value_and_grad(partial(loss, **given), has_aux=True)
+        )(variables["params"])
         close(ours, arrays[f"loss_{kind}"])
         close(logits, arrays["student_logits"])
         close(distilled, arrays["distill_logits"])
@@ -63,13 +65,13 @@ def test_distillation(name):
                     jnp.linalg.norm(grad), theirs[torch], rtol=2e-4, atol=1e-5
                 )
     if "loss_soft_T1_alpha0.9" in arrays:
-        ours, _ = loss(variables["params"], temperature=1.0, alpha=0.9)
+        ours, _ = jax.jit(partial(loss, temperature=1.0, alpha=0.9))(variables["params"])
         close(ours, arrays["loss_soft_T1_alpha0.9"])
-    _, tokens = student.apply(plain, img, variables["params"]["distillation_token"])
+    _, tokens = jax.jit(student.apply)(plain, img, variables["params"]["distillation_token"])
     close(tokens, arrays["distill_tokens"])
     model, held = wrapper.to_vit(variables)
-    close(model.apply(held, img), arrays["logits"])
-    close(student.apply(plain, img), arrays["logits"])
+    close(jax.jit(model.apply)(held, img), arrays["logits"])
+    close(jax.jit(student.apply)(plain, img), arrays["logits"])
 
 
 @fixtures("mpp")
@@ -84,7 +86,8 @@ def test_masked_patch_prediction(name):
     np.testing.assert_array_equal(masked, arrays["mask"].astype(bool))
     np.testing.assert_array_equal(seen, arrays["masked_patches"])
     np.testing.assert_array_equal(wrapper.labels(patches), arrays["target_labels"])
-    loss, state = wrapper.apply(variables, img, draws=draws, mutable=["intermediates"])
+    apply = jax.jit(partial(wrapper.apply, draws=draws, mutable=["intermediates"]))
+    loss, state = apply(variables, img)
     close(loss, arrays["loss"])
     close(state["intermediates"]["mpp_logits"][0], arrays["mpp_logits"])
     shapes = jax.eval_shape(lambda: wrapper.init(jax.random.key(0), img, draws=draws))
@@ -162,7 +165,7 @@ def test_recorder(name):
     model = golden_models.build(config)
     variables = golden_models.vix.convert.from_torch(model, golden_models.weights(arrays))
     recorder = Recorder(model)
-    logits, maps = recorder.apply(variables, jnp.asarray(arrays["x_nhwc"]))
+    logits, maps = jax.jit(recorder.apply)(variables, jnp.asarray(arrays["x_nhwc"]))
     close(logits, arrays["logits"])
     close(maps, arrays["attns"])
     assert recorder.eject() is model

@@ -41,9 +41,21 @@ def test_every_backbone_class_has_a_row():
     } == {"fnet2d"}
 
 
-@pytest.fixture(
-    scope="module", params=[(name, core) for name in BACKBONES for core in CHOICE], ids="-".join
-)
+# Linear attention computes as the Performer does, from other features: where compiling takes long,
+# its shapes alone are checked, by `test_the_grid_tells_the_truth`.
+SLOW = {
+    *((name, "linear") for name in ("crossformer", "cross_vit", "levit", "t2t_vit", "pit")),
+    ("crossformer", "linformer"),
+}
+PAIRS = [
+    (name, core)
+    for name in BACKBONES
+    for core in CHOICE
+    if (name.removesuffix("_cifar"), core) not in SLOW
+]
+
+
+@pytest.fixture(scope="module", params=PAIRS, ids="-".join)
 def pair(request):
     name, attention = request.param
     return compiled_once(tiny(name, attention=attention, **core_options(attention)))
@@ -71,7 +83,9 @@ def test_the_grid_tells_the_truth(name):
             with pytest.raises(ValueError, match=r"attention|no field") as error:
                 tiny(name, attention=attention, attention_options={"nothing": 1})
             assert "\n" not in str(error.value)
-        elif attention in CHOICE and PRESETS[name][0] not in COVERED:
+            continue
+        compiled = (name.removesuffix("_cifar"), attention) not in SLOW
+        if attention in CHOICE and not (PRESETS[name][0] in COVERED and compiled):
             model = tiny(name, attention=attention, **core_options(attention))
             logits, _ = jax.eval_shape(model.init_with_output, jax.random.key(0), images(model))
             assert logits.shape == (BATCH, 5)

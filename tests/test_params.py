@@ -1,6 +1,8 @@
 """Parameter counts of the published models, every measured configuration; shapes only."""
 
+import functools
 import json
+import re
 from pathlib import Path
 
 import golden_models
@@ -60,10 +62,10 @@ def build(variant, config):
 @pytest.mark.parametrize("row", ROWS, ids=[f"{row['variant']}-{row['name']}" for row in ROWS])
 def test_count_equals_the_published_one(row):
     model = build(row["variant"], row["config"])
-    variables = jax.eval_shape(model.init, jax.random.key(0), example_image(model))
-    assert vix.count_params(variables) == row["params"]
+    assert count(model) == row["params"]
 
 
+@functools.cache
 def count(model):
     variables = jax.eval_shape(model.init, jax.random.key(0), example_image(model))
     return vix.count_params(variables)
@@ -100,3 +102,13 @@ def test_rotary_models_drop_the_positions_they_do_not_read():
         return count(vix.create_model("vit_rope", **fields))
 
     assert rope(reference=True) - rope() == 1025 * 128
+
+
+def test_the_table_of_the_readme_is_the_zoo():
+    readme = (HERE.parent / "README.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| `(\w+)` \| .* \| ([\d,]+) \|$", readme, re.M)
+    assert [name for name, *_ in rows] == list(PRESETS)
+    for name, cls, shown in rows:
+        model = vix.create_model(name)
+        assert type(model).__name__ == cls
+        assert f"{count(model):,}" == shown, name
