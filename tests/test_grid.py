@@ -41,21 +41,25 @@ def test_every_backbone_class_has_a_row():
     } == {"fnet2d"}
 
 
-# Linear attention computes as the Performer does, from other features: where compiling takes long,
-# its shapes alone are checked, by `test_the_grid_tells_the_truth`.
+# Linear attention computes as the Performer does, from other features; windows and branches take
+# long to compile: there `test_the_grid_tells_the_truth` checks shapes, and the rest is slow.
 SLOW = {
-    *((name, "linear") for name in ("crossformer", "cross_vit", "levit", "t2t_vit", "pit")),
+    *((name.removesuffix("_cifar"), "linear") for name in BACKBONES),
+    *((name, "performer") for name in ("crossformer", "cross_vit", "t2t_vit", "pit")),
     ("crossformer", "linformer"),
 }
 PAIRS = [
-    (name, core)
+    pytest.param(
+        (name, core),
+        marks=pytest.mark.slow if (name.removesuffix("_cifar"), core) in SLOW else (),
+        id=f"{name}-{core}",
+    )
     for name in BACKBONES
     for core in CHOICE
-    if (name.removesuffix("_cifar"), core) not in SLOW
 ]
 
 
-@pytest.fixture(scope="module", params=PAIRS, ids="-".join)
+@pytest.fixture(scope="module", params=PAIRS)
 def pair(request):
     name, attention = request.param
     return compiled_once(tiny(name, attention=attention, **core_options(attention)))

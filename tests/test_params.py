@@ -1,5 +1,6 @@
 """Parameter counts of the published models, every measured configuration; shapes only."""
 
+import collections
 import functools
 import json
 import re
@@ -59,7 +60,16 @@ def build(variant, config):
     return cls(**fields)
 
 
-@pytest.mark.parametrize("row", ROWS, ids=[f"{row['variant']}-{row['name']}" for row in ROWS])
+def rows():
+    """Every row; those of a variant beyond its first three are marked slow."""
+    seen = collections.Counter()
+    for row in ROWS:
+        seen[row["variant"]] += 1
+        marks = pytest.mark.slow if seen[row["variant"]] > 3 else ()
+        yield pytest.param(row, id=f"{row['variant']}-{row['name']}", marks=marks)
+
+
+@pytest.mark.parametrize("row", rows())
 def test_count_equals_the_published_one(row):
     model = build(row["variant"], row["config"])
     assert count(model) == row["params"]

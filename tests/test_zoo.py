@@ -19,8 +19,17 @@ from tiny_models import (
 import vix_flax as vix
 from vix_flax.presets import PRESETS
 
+# Stems and rotary positions together: each is tested alone, and the numbers are in test_golden.
+SLOW = [*vix.list_models("hybrid_*_rope"), "hybrid_vil", "hybrid_vip", "hybrid_vin_imagenet"]
 
-@pytest.fixture(scope="module", params=distinct_names())
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(name, marks=pytest.mark.slow if name in SLOW else ())
+        for name in distinct_names()
+    ],
+)
 def name(request):
     return request.param
 
