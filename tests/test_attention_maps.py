@@ -62,7 +62,11 @@ def test_maps_times_values_is_the_output(name):
         np.testing.assert_allclose(maps.sum(axis=-1), 1, rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["vil", "cvt", "levit", "crossformer", "cross_vit", "cait"])
+@pytest.mark.parametrize(
+    "name",
+    ["vil", "levit", "crossformer", "cait",
+     *(pytest.param(name, marks=pytest.mark.slow) for name in ("cvt", "cross_vit"))],
+)  # fmt: skip
 def test_other_shapes(name):
     """One key head for all, strided keys, shrinking queries, windows, branches, class tokens."""
     model = tiny(name)

@@ -22,6 +22,10 @@ from vix_flax.presets import PRESETS
 # Stems and rotary positions together: each is tested alone, and the numbers are in test_golden.
 SLOW = [*vix.list_models("hybrid_*_rope"), "hybrid_vil", "hybrid_vip", "hybrid_vin_imagenet"]
 
+# Between them these have all parts: they are compiled in bfloat16, too.
+IN_BFLOAT16 = ("vin", "vip", "vil", "fnet", "hybrid_vit", "mlp_mixer", "cct", "cait", "levit",
+               "cvt", "pit")  # fmt: skip
+
 
 @pytest.fixture(
     scope="module",
@@ -57,12 +61,11 @@ def test_bfloat16_stays_close_and_keeps_float32_parameters(name, compiled):
     model = tiny(name, dtype=jnp.bfloat16)
     shapes = jax.eval_shape(model.init, jax.random.key(1), compiled.img)
     assert {leaf.dtype for leaf in jax.tree.leaves(shapes)} == {jnp.dtype("float32")}
-    if "rope" in name or name.startswith("hybrid"):  # the same parts as their plain forms
-        out = jax.eval_shape(model.apply, compiled.variables, compiled.img)
-        assert out.dtype == jnp.float32
+    out = jax.eval_shape(model.apply, compiled.variables, compiled.img)
+    assert out.dtype == jnp.float32
+    if name not in IN_BFLOAT16:
         return
     logits = jax.jit(model.apply)(compiled.variables, compiled.img)
-    assert logits.dtype == jnp.float32
     scale = np.abs(compiled.logits).max()
     np.testing.assert_allclose(logits, compiled.logits, rtol=0, atol=0.06 * scale)
 
@@ -107,11 +110,7 @@ def test_remat_changes_nothing_but_memory(name, compiled):
     model = tiny(name, remat=True)
     shapes = jax.eval_shape(model.init, jax.random.key(1), compiled.img)
     assert jax.tree.structure(shapes) == jax.tree.structure(compiled.variables)
-    assert "remat" in str(
-        jax.make_jaxpr(
-            jax.grad(lambda p: model.apply({**compiled.variables, "params": p}, compiled.img).sum())
-        )(compiled.variables["params"])
-    )
+    assert "remat" in str(jax.make_jaxpr(model.apply)(compiled.variables, compiled.img))
 
 
 def test_equal_models_compare_hash_and_pickle(name, compiled):
