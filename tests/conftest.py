@@ -3,6 +3,8 @@
 import os
 from importlib.metadata import version
 
+import pytest
+
 FLAGS = ["--xla_backend_optimization_level=0"]
 # The older emitters compile in two thirds of the time; later versions know no such flag.
 if version("jaxlib").startswith("0.10."):
@@ -15,3 +17,26 @@ LONGEST = ("test_zoo", "test_golden", "test_grid", "test_params", "test_readme")
 
 def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.path.stem not in LONGEST)
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    """The result of a short training run, and what its hooks were called with."""
+    from short_run import CONFIG  # after XLA_FLAGS are set
+
+    from vix_flax.launch import train
+
+    started, steps, epochs = [], [], []
+    result = train(
+        CONFIG,
+        tmp_path_factory.mktemp("runs"),
+        on_start=lambda *args: started.append(args),
+        on_step=lambda: steps.append(1),
+        on_epoch=epochs.append,
+    )
+    return result, started, steps, epochs
+
+
+@pytest.fixture(scope="session")
+def result(trained):
+    return trained[0]

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 import vix_flax as vix
-from vix_flax import run
+from vix_flax import launch
 from vix_flax.attention import ATTENTIONS
 from vix_flax.cli import main
 from vix_flax.data import load_dataset
@@ -39,7 +39,7 @@ def trained(tmp_path_factory):
 
 def test_the_warm_up_keeps_its_share_of_a_shorter_run(monkeypatch):
     configs = []
-    monkeypatch.setattr("vix_flax.run.train", lambda config, *_: configs.append(config) or 1 / 0)
+    monkeypatch.setattr("vix_flax.launch.train", lambda config, *_: configs.append(config) or 1 / 0)
     with pytest.raises(ZeroDivisionError):
         main(["train", "--epochs", "1", NO_CACHE])
     recipe = RECIPES["digits"]
@@ -152,6 +152,20 @@ def test_train_leaves_a_run(trained):
     assert names == {"config.json", "metrics.jsonl", "checkpoint", "test.json", *pictures}
 
 
+def test_training_without_labels_says_how_to_go_on(tmp_path, capsys):
+    argv = ["--model", "vit", "--epochs", "1", "--objective", "mpp", "--set", "mask_prob=0.4"]
+    assert main(["train", *argv, "--output", str(tmp_path), NO_CACHE, *TINY]) == 0
+    (folder,) = tmp_path.iterdir()
+    printed = capsys.readouterr().out
+    assert "test loss" in printed
+    assert "accuracy" not in printed
+    assert f"vix train --init-from {folder}" in printed.replace("\n", " ")
+    saved = json.loads((folder / "config.json").read_text())["config"]
+    assert saved["objective_options"] == {"mask_prob": 0.4}
+    assert main(["eval", str(folder), NO_CACHE]) == 2
+    assert "without labels" in capsys.readouterr().err
+
+
 def test_train_saves_the_recipe_as_changed_by_flags(trained):
     folder, _ = trained
     config = json.loads((folder / "config.json").read_text())["config"]
@@ -240,7 +254,7 @@ def config_of(monkeypatch, *flags):
         configs.append(config)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(run, "train", train)
+    monkeypatch.setattr(launch, "train", train)
     assert main(["train", *flags, NO_CACHE]) == 130
     return configs[0]
 
@@ -282,6 +296,7 @@ def test_a_flag_sets_its_field(monkeypatch, flags, field, value):
     ("flags", "field", "value"),
     [
         (["--drop", "0.3"], "dropout", 0.3),
+        (["--num-classes", "7"], "num_classes", 7),
         (["--set", "pool=mean"], "pool", "mean"),
         (["--set", "image_size=(8, 8)"], "image_size", (8, 8)),
         (["--set", "dim=8", "--set", "dim=24"], "dim", 24),
@@ -373,7 +388,7 @@ def test_a_loss_that_is_not_finite(capsys, monkeypatch):
     def train(*_):
         raise FloatingPointError("the loss is nan in epoch 2")
 
-    monkeypatch.setattr(run, "train", train)
+    monkeypatch.setattr(launch, "train", train)
     assert "epoch 2" in error_of(capsys, ["train", NO_CACHE])
 
 

@@ -18,7 +18,8 @@ FLOORS = [
     {"presets", "features", "wrappers"},
     {"convert", "recipes"},
     {"run", "progress"},
-    {"show"},
+    {"task", "show"},
+    {"launch"},
     {"cli"},
     {"__main__", "__init__"},
 ]

@@ -4,10 +4,10 @@ import pytest
 
 import vix_flax as vix
 from vix_flax.data import DATASETS, load_dataset
+from vix_flax.launch import resolve
 from vix_flax.layers import field_names
 from vix_flax.presets import PRESETS
 from vix_flax.recipes import RECIPES, recipe
-from vix_flax.run import resolve
 
 
 def test_there_is_a_recipe_for_every_data_set():

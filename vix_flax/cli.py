@@ -111,6 +111,8 @@ TRAIN_FLAGS = (
     ("--smoothing", float, "label smoothing"),
     ("--drop", float, "dropout of the model"),
     ("--attention", str, "attention of the model, e.g. nystrom (see vix list --grid)"),
+    ("--num-classes", int, "classes of the model (default: those of the data)"),
+    ("--objective", str, "classify, or without labels: mpp (masked patches), byol (two views)"),
     ("--init-from", str, "a run to start from; the head is new if the classes are"),
     ("--swap", str, "a run to start from, with another --attention"),
     ("--teacher", str, "a run to learn from, too; with --swap also 'self'"),
@@ -144,8 +146,8 @@ def add_cache(parser: argparse.ArgumentParser) -> None:
 def train_command(args: argparse.Namespace) -> int:
     """`vix train`: reports each epoch, then a table and where everything is."""
     from vix_flax.host_memory import keep_freed_memory
+    from vix_flax.launch import train
     from vix_flax.progress import Progress
-    from vix_flax.run import train
 
     config = config_from(args)
     keep_freed_memory()
@@ -153,16 +155,20 @@ def train_command(args: argparse.Namespace) -> int:
     with Progress(config, out) as progress:
         result = train(config, args.output, progress.start, progress.step, progress.epoch)
     table = Table(title="done", box=None, pad_edge=False, show_header=False, title_justify="left")
-    for name, value in (
-        ("validation accuracy", f"{result.val['val_accuracy']:.2%}"),
-        ("test accuracy", f"{result.test['accuracy']:.2%}"),
+    labelled = "accuracy" in result.test
+    name, form = ("accuracy", "{:.2%}") if labelled else ("loss", "{:.4f}")
+    for title, value in (
+        (f"validation {name}", form.format(result.val[f"val_{name}"])),
+        (f"test {name}", form.format(result.test[name])),
         ("parameters", f"{result.params:,}"),
         ("time", f"{result.seconds:.0f} s"),
         ("run", str(result.folder)),
     ):
-        table.add_row(name, value)
+        table.add_row(title, value)
     out.print(table)
-    out.print(f"Look at {result.folder}/curves.png and confusion.png, or: vix eval {result.folder}")
+    pictures = "curves.png and confusion.png" if labelled else "curves.png"
+    command = f"vix eval {result.folder}" if labelled else f"vix train --init-from {result.folder}"
+    out.print(f"Look at {result.folder}/{pictures}, or: {command}")
     return 0
 
 
@@ -178,10 +184,14 @@ def config_from(args: argparse.Namespace):
     fields = {
         name: value for name, value in vars(args).items() if name in known and value is not None
     }
-    given = {"dropout": args.drop, "attention": args.attention}
+    given = {"dropout": args.drop, "attention": args.attention, "num_classes": args.num_classes}
     model_fields = {name: value for name, value in given.items() if value is not None}
+    options = objective_fields(args.objective)
     for name, value in parse_assignments(args.set).items():
-        (fields if name in known else model_fields)[name] = value
+        if name in options:
+            fields.setdefault("objective_options", {})[name] = value
+        else:
+            (fields if name in known else model_fields)[name] = value
     config = starting_config(args, fields)
     if "epochs" in fields and isinstance(fields["epochs"], int):
         # The recipe's warm-up keeps its share of the run.
@@ -190,6 +200,17 @@ def config_from(args: argparse.Namespace):
     return dataclasses.replace(
         config, **fields, model_fields={**config.model_fields, **model_fields}
     )
+
+
+def objective_fields(objective: str | None) -> tuple[str, ...]:
+    """What `--set` reaches in the wrapper of an objective, beside model and training."""
+    from vix_flax.layers import field_names
+    from vix_flax.task import WRAPPERS
+
+    if objective not in WRAPPERS:
+        return ()
+    taken = ("transformer", "net", "patch_size", "dim", "channels", "mean", "std")
+    return tuple(name for name in field_names(WRAPPERS[objective]) if name not in taken)
 
 
 def starting_config(args: argparse.Namespace, fields: dict[str, Any]):

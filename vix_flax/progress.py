@@ -52,9 +52,12 @@ class Progress:
 
     def epoch(self, row: dict[str, float]) -> None:
         """One more epoch: its row of metrics."""
-        accuracy = self.status = f"val accuracy {row['val_accuracy']:.2%}"
+        losses = f"train loss {row['train_loss']:.4f}  val loss {row['val_loss']:.4f}"
+        self.status = f"val loss {row['val_loss']:.4f}"
+        if "val_accuracy" in row:
+            self.status = f"val accuracy {row['val_accuracy']:.2%}"
+            losses += f"  {self.status}"
         self.console.print(
-            f"epoch {row['epoch']:>3}/{self.config.epochs}"
-            f"  train loss {row['train_loss']:.4f}  val loss {row['val_loss']:.4f}"
-            f"  {accuracy}  {row['images_per_second']:,.0f} images/s"
+            f"epoch {row['epoch']:>3}/{self.config.epochs}  {losses}"
+            f"  {row['images_per_second']:,.0f} images/s"
         )

@@ -10,7 +10,14 @@ import pytest
 from flax import linen as nn
 
 from vix_flax.data import Augment, Split, eval_batches, load_dataset, train_batches
-from vix_flax.training import create_state, evaluate, fit, make_optimizer
+from vix_flax.training import (
+    OwnLoss,
+    create_state,
+    evaluate,
+    evaluate_own_loss,
+    fit,
+    make_optimizer,
+)
 
 IMAGE = jax.ShapeDtypeStruct((1, 8, 8, 1), "float32")
 NORMALIZE = Augment((0.305,), (0.376,))
@@ -50,12 +57,16 @@ def fresh(ema=False):
     return state.replace(ema=jax.tree.map(jnp.copy, state.params) if ema else None)
 
 
+def validated(digits, variables, batch_size):
+    return evaluate(variables, eval_batches(digits.val, batch_size), MODEL.apply, NORMALIZE)
+
+
 def epochs_of(digits, state, epochs=EPOCHS, **options):
     return fit(
         state,
         epochs,
         lambda epoch: train_batches(digits.train, BATCH, 0, epoch),
-        lambda: eval_batches(digits.val, 64),
+        lambda variables: validated(digits, variables, 64),
         NORMALIZE,
         **options,
     )
@@ -102,16 +113,15 @@ def test_training_and_validation_loss_fall(fitted):
 
 def test_the_row_is_of_the_state_that_comes_with_it(fitted, digits):
     state, row = fitted[-1]
-    result = evaluate(state.eval_variables, eval_batches(digits.val, 17), MODEL.apply, NORMALIZE)
+    result = validated(digits, state.eval_variables, 17)
     assert row["val_loss"] == pytest.approx(result["loss"], rel=1e-5)
     assert row["val_accuracy"] == pytest.approx(result["accuracy"])
 
 
 def test_with_an_average_that_is_what_is_validated(digits):
     ((state, row),) = epochs_of(digits, fresh(ema=True), epochs=1, ema_decay=0.99)
-    batches = lambda: eval_batches(digits.val, 64)
-    average = evaluate({"params": state.ema}, batches(), MODEL.apply, NORMALIZE)
-    last = evaluate({"params": state.params}, batches(), MODEL.apply, NORMALIZE)
+    average = validated(digits, {"params": state.ema}, 64)
+    last = validated(digits, {"params": state.params}, 64)
     assert row["val_loss"] == average["loss"] != last["loss"]
 
 
@@ -127,7 +137,17 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_epoch(digits, bad_epoch):
         nan = np.full((8, 8, 8, 1), np.nan if epoch + 1 == bad_epoch else 1, np.float32)
         return [{"image": nan, "label": np.zeros(8, np.int32)}]
 
-    epochs = fit(fresh(), 5, batches, lambda: eval_batches(digits.val, 64), NORMALIZE)
+    epochs = fit(fresh(), 5, batches, lambda v: validated(digits, v, 64), NORMALIZE)
     assert [next(epochs)[1]["epoch"] for _ in range(1, bad_epoch)] == list(range(1, bad_epoch))
     with pytest.raises(FloatingPointError, match=f"epoch {bad_epoch}"):
         next(epochs)
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 64])
+def test_a_loss_of_its_own_counts_each_image_once(some, batch_size):
+    def brightness(variables, images, rngs):
+        return images.mean() * variables["w"]
+
+    batches = eval_batches(some, batch_size)
+    result = evaluate_own_loss({"w": 2.0}, batches, brightness, NORMALIZE, OwnLoss())
+    assert result["loss"] == pytest.approx(2 * float(NORMALIZE(some.images).mean()), rel=1e-4)

@@ -1,4 +1,4 @@
-"""What a step makes small: labels alone, or a teacher beside them."""
+"""What a step makes small: labels alone, a teacher beside them, or what a module says itself."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from vix_flax.training import Classify, Distill, cross_entropy
+from vix_flax.training import Classify, Distill, OwnLoss, accuracy, cross_entropy
 
 IMAGES = jnp.asarray(np.random.default_rng(0).normal(size=(6, 4)), jnp.float32)
 LABELS = jnp.array([0, 1, 2, 0, 1, 2])
@@ -26,7 +26,9 @@ def run(objective, variables=OURS, context=THEIRS):
     return objective(apply, variables, IMAGES, LABELS, {}, context)[0]
 
 
-def test_classify_is_the_cross_entropy():
+def test_classify_is_the_cross_entropy_and_reports_accuracy():
+    (_, (metrics, _)) = Classify()(apply, OURS, IMAGES, LABELS, {})
+    assert metrics == {"accuracy": accuracy(IMAGES @ OURS["w"], LABELS)}
     wanted = cross_entropy(IMAGES @ OURS["w"], LABELS, 0.1).mean()
     np.testing.assert_allclose(run(Classify(0.1)), wanted, rtol=1e-6)
 
@@ -64,3 +66,35 @@ def test_blocks_are_compared_and_the_teacher_is_left_alone():
 def test_what_cannot_be(fields, message):
     with pytest.raises(ValueError, match=message):
         Distill(apply, outputs, **fields)
+
+
+def own(variables, *views, train=False, rngs=None, mutable=None):
+    """A module that returns a loss: what its views are apart, and one draw."""
+    loss = sum((view * (i + 1)).sum() for i, view in enumerate(views)) * variables["w"].sum()
+    loss += jax.random.uniform(rngs["mask"]) + (jax.random.uniform(rngs["dropout"]) if train else 0)
+    return (loss, dict.fromkeys(mutable, train)) if mutable else loss
+
+
+def test_a_loss_of_its_own_sees_every_view_and_draws_from_its_streams():
+    objective = OwnLoss(views=2, streams=("mask",), mutable=("target",))
+    views, rngs = jnp.stack([IMAGES, 2 * IMAGES]), {"dropout": jax.random.key(3)}
+    loss, (metrics, updates) = objective(own, OURS, views, LABELS, rngs)
+    again, _ = objective(own, OURS, views, None, rngs)
+    assert metrics == {}
+    assert updates == {"target": True}
+    assert loss == again
+    assert loss != objective(own, OURS, views[::-1], LABELS, rngs)[0]
+    assert loss != objective(own, OURS, views, LABELS, {"dropout": jax.random.key(4)})[0]
+
+
+def test_a_loss_of_its_own_is_evaluated_by_the_same_draws():
+    objective = OwnLoss(streams=("mask",))
+    assert objective.evaluate(own, OURS, IMAGES) == objective.evaluate(own, OURS, IMAGES)
+
+
+def test_variables_are_prepared_before_the_step():
+    doubled = OwnLoss(streams=("mask",), prepare=lambda v: jax.tree.map(lambda w: 2 * w, v))
+    plain = OwnLoss(streams=("mask",))
+    rngs = {"dropout": jax.random.key(0)}
+    twice = jax.tree.map(lambda w: 2 * w, OURS)
+    assert doubled(own, OURS, IMAGES, None, rngs)[0] == plain(own, twice, IMAGES, None, rngs)[0]

@@ -32,6 +32,20 @@ def loss(variables, views=VIEWS, model=BYOL):
     return out
 
 
+def test_the_slow_copy_drops_out_too(variables):
+    model = BYOL.clone(net=VIT.clone(dropout=0.5))
+
+    @jax.jit
+    def seen(key):
+        rngs = {"dropout": key}
+        given = dict(train=True, mutable=["batch_stats", "target"], rngs=rngs)
+        return model.apply(variables, *VIEWS, **given)[1]["target"]["encoder"]["batch_stats"]
+
+    one, same, other = (seen(jax.random.key(seed)) for seed in (0, 0, 1))
+    jax.tree.map(np.testing.assert_array_equal, one, same)
+    assert any(np.any(a != b) for a, b in zip(*map(jax.tree.leaves, (one, other)), strict=True))
+
+
 def test_it_starts_as_a_copy():
     drawn = jax.jit(BYOL.init)(jax.random.key(1), *VIEWS)
     jax.tree.map(
@@ -66,8 +80,9 @@ def test_the_target_moves_by_its_decay(variables):
 
 
 def test_the_net_loads_in_the_plain_model(variables):
-    held = {"params": variables["params"]["online"]["net"]}
-    assert VIT.apply(held, VIEWS[0]).shape == (4, 3)
+    model, plain = BYOL.to_model(variables)
+    assert model == VIT
+    assert model.apply(plain, VIEWS[0]).shape == (4, 3)
 
 
 @pytest.mark.parametrize("fields", [dict(joint_views=True), dict(simplices=3, simplex_dim=2)])

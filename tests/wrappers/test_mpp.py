@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import vix_flax as vix
-from vix_flax.wrappers.mpp import Draws, colour_labels, draw, mask_patches, pretrained
+from vix_flax.wrappers.mpp import Draws, colour_labels, draw, mask_patches
 
 VIT = vix.DualNormViT(
     image_size=8, patch_size=2, num_classes=3, dim=8, depth=1, heads=2, dim_head=4, mlp_dim=8
@@ -84,7 +84,9 @@ def test_the_draw_matters(variables):
 
 
 def test_the_transformer_loads_in_the_plain_model(variables):
-    assert VIT.apply(pretrained(variables), IMG).shape == (3, 3)
+    model, plain = MPP.to_model(variables)
+    assert model == VIT
+    assert model.apply(plain, IMG).shape == (3, 3)
 
 
 @pytest.mark.parametrize(

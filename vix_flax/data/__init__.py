@@ -1,6 +1,6 @@
 """Data sets by name, as uint8 arrays in memory, and augmentation on the device. Knows no model."""
 
-from vix_flax.data.augment import Augment
+from vix_flax.data.augment import Augment, TwoViews
 from vix_flax.data.cifar import load_cifar10
 from vix_flax.data.dataset import Dataset, Split, eval_batches, train_batches
 from vix_flax.data.digits import load_digits
@@ -22,6 +22,6 @@ def load_dataset(name: str, data_dir: str | None = None) -> Dataset:
 
 
 __all__ = [
-    "DATASETS", "Augment", "Dataset", "Split", "eval_batches", "load_dataset", "read_image",
-    "train_batches",
+    "DATASETS", "Augment", "Dataset", "Split", "TwoViews", "eval_batches", "load_dataset",
+    "read_image", "train_batches",
 ]  # fmt: skip

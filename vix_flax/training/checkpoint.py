@@ -14,15 +14,23 @@ def _manager(folder: Path) -> ocp.CheckpointManager:
     return ocp.CheckpointManager(folder.resolve(), item_handlers=handlers)
 
 
-def save(folder: Path, state: TrainState) -> None:
-    """Writes the state as step `state.step` under `folder`, and waits until it is there."""
+def save(folder: Path, state: TrainState, weights: dict) -> None:
+    """Writes the state as step `state.step` under `folder`, and waits until it is there.
+
+    `weights` are the variables that the model is to be used with.
+    """
     with _manager(folder) as manager:
         manager.save(
             int(state.step),
             args=ocp.args.Composite(
-                weights=ocp.args.StandardSave(state.eval_variables),
+                weights=ocp.args.StandardSave(weights),
                 training=ocp.args.StandardSave(
-                    {"params": state.params, "opt_state": state.opt_state, "rng": state.rng}
+                    {
+                        "params": state.params,
+                        "extra": state.extra,
+                        "opt_state": state.opt_state,
+                        "rng": state.rng,
+                    }
                 ),
             ),
         )

@@ -9,6 +9,8 @@ from typing import Any, get_args, get_origin, get_type_hints
 from vix_flax.suggest import did_you_mean
 from vix_flax.training.optimizer import OPTIMIZERS, SCHEDULES
 
+OBJECTIVES = ("classify", "mpp", "byol")
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
@@ -39,6 +41,8 @@ class TrainConfig:
     seed: int = 0
     init_from: str | None = None  # a run to start from, under a new head if classes differ
     swap: str | None = None  # a run to start from, with another attention
+    objective: str = "classify"  # or without labels: "mpp", "byol"
+    objective_options: Mapping[str, Any] = field(default_factory=dict)  # fields of MPP or BYOL
     teacher: str | None = None  # a run to learn from beside the labels; "self": the swapped one
     distill: str = "soft"  # the teacher's probabilities, or "hard": its decisions
     distill_alpha: float = 0.5  # the teacher's share of the loss
@@ -66,11 +70,24 @@ class TrainConfig:
         )
         if self.init_from and self.swap:
             raise ValueError("init_from and swap both say where to start: give one of them")
-        kinds = ("soft", "hard")
-        for name, known in (("opt", OPTIMIZERS), ("sched", SCHEDULES), ("distill", kinds)):
+        for name, known in (
+            ("opt", OPTIMIZERS),
+            ("sched", SCHEDULES),
+            ("distill", ("soft", "hard")),
+            ("objective", OBJECTIVES),
+        ):
             value = getattr(self, name)
             if value not in known:
                 raise ValueError(f"{name}={value!r} is unknown" + did_you_mean(value, known))
+        if self.objective == "classify":
+            self._require("objective_options", not self.objective_options, "empty to classify")
+            return
+        self._require("batch_size", self.objective != "byol" or self.batch_size > 1, "2 or more")
+        for name in ("init_from", "swap", "teacher"):
+            if getattr(self, name) is not None:
+                raise ValueError(
+                    f"objective={self.objective!r} has no use for {name}: leave it out"
+                )
 
     def _check_type(self, name: str, hint: Any) -> None:
         value, kinds = getattr(self, name), get_args(hint) or (hint,)

@@ -7,8 +7,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from vix_flax.training.objective import OwnLoss
 from vix_flax.training.state import TrainState
-from vix_flax.training.step import CLASSIFY, eval_step, train_step
+from vix_flax.training.step import CLASSIFY, eval_step, own_loss_step, train_step
 
 Batches = Iterable[dict[str, np.ndarray]]
 
@@ -24,11 +25,25 @@ def evaluate(variables: dict, batches: Batches, apply_fn: Callable, augment: Cal
     }
 
 
+def evaluate_own_loss(
+    variables: dict, batches: Batches, apply_fn: Callable, augment: Callable, objective: OwnLoss
+) -> dict:
+    """Mean `loss` of a module that has one of its own; each image counts once."""
+    loss, count = 0.0, 0
+    for batch in batches:
+        images = batch["image"][batch["mask"] > 0]  # padding would count in the batch's mean
+        mean = own_loss_step(
+            variables, images, apply_fn=apply_fn, augment=augment, objective=objective
+        )
+        loss, count = loss + float(mean) * len(images), count + len(images)
+    return {"loss": loss / count}
+
+
 def fit(
     state: TrainState,
     epochs: int,
     train_batches: Callable[[int], Batches],
-    val_batches: Callable[[], Batches],
+    validate: Callable[[dict], dict],
     augment: Callable,
     objective: Callable = CLASSIFY,
     ema_decay: float = 0.999,
@@ -41,7 +56,7 @@ def fit(
         state: is donated to the first step.
         epochs: how many.
         train_batches: epoch → its batches.
-        val_batches: → the validation batches.
+        validate: variables → metrics, after every epoch; scalars go into its row.
         augment, objective, ema_decay, context: as in `train_step`.
         on_step: called after every step is dispatched.
 
@@ -69,17 +84,16 @@ def fit(
             raise FloatingPointError(
                 f"the loss is {train['loss']} in epoch {epoch + 1}: try a lower lr or clip_grad=1"
             )
-        val = evaluate(state.eval_variables, val_batches(), state.apply_fn, augment)
+        grad_norm = train.pop("grad_norm")
+        val = validate(state.eval_variables)
         yield (
             state,
             {
                 "epoch": epoch + 1,
                 "step": int(state.step),
-                "train_loss": train["loss"],
-                "train_accuracy": train["accuracy"],
-                "grad_norm": train["grad_norm"],
-                "val_loss": val["loss"],
-                "val_accuracy": val["accuracy"],
+                **{f"train_{name}": value for name, value in train.items()},
+                "grad_norm": grad_norm,
+                **{f"val_{name}": value for name, value in val.items() if np.ndim(value) == 0},
                 "seconds": seconds,
                 "images_per_second": images / seconds,
             },

@@ -1,4 +1,4 @@
-"""Cross-entropy against smoothed labels."""
+"""Cross-entropy against smoothed labels, and accuracy."""
 
 import jax
 import jax.numpy as jnp
@@ -13,3 +13,8 @@ def cross_entropy(logits: jax.Array, labels: jax.Array, smoothing: float = 0.0) 
     """
     targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), smoothing)
     return optax.softmax_cross_entropy(logits.astype(jnp.float32), targets)
+
+
+def accuracy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """The share of images `(b, classes)` whose largest logit is the label's, `(b,)` int -> `()`."""
+    return (logits.argmax(axis=-1) == labels).mean()

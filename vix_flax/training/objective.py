@@ -1,6 +1,7 @@
 """What a training step makes small: a frozen value, called with the model's `apply`.
 
-`objective(apply_fn, variables, images, labels, rngs, context) -> (loss, (logits, updates))`
+`objective(apply_fn, variables, images, labels, rngs, context) -> (loss, (metrics, updates))`:
+metrics are scalars by name, updates the collections that the step has changed.
 """
 
 from collections.abc import Callable
@@ -11,9 +12,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from vix_flax.training.loss import cross_entropy
+from vix_flax.training.loss import accuracy, cross_entropy
 
-Outputs = tuple[jax.Array, tuple[jax.Array, dict]]
+Outputs = tuple[jax.Array, tuple[dict, dict]]
 
 
 @dataclass(frozen=True)
@@ -23,11 +24,12 @@ class Classify:
     smoothing: float = 0.0
 
     def __call__(self, apply_fn, variables, images, labels, rngs, context=None) -> Outputs:
-        """The loss, logits `(b, classes)` and updated collections."""
+        """The loss, `accuracy`, and updated collections."""
         logits, updates = apply_fn(
             variables, images, train=True, rngs=rngs, mutable=["batch_stats"]
         )
-        return cross_entropy(logits, labels, self.smoothing).mean(), (logits, updates)
+        loss = cross_entropy(logits, labels, self.smoothing).mean()
+        return loss, ({"accuracy": accuracy(logits, labels)}, updates)
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ class Distill:
             raise ValueError(f"alpha={self.alpha!r} must be from 0 to 1")
 
     def __call__(self, apply_fn, variables, images, labels, rngs, context) -> Outputs:
-        """The loss, logits `(b, classes)` and updated collections."""
+        """The loss, `accuracy`, and updated collections."""
         given = dict(train=True, rngs=rngs, mutable=["batch_stats"])
         logits, updates, ours = self.outputs(apply_fn, variables, images, **given)
         wanted, _, theirs = self.outputs(self.teacher, context, images, mutable=[])
@@ -74,7 +76,7 @@ class Distill:
                 for a, b in zip(ours, theirs, strict=True)
             ]
             loss += self.blocks * sum(differences) / len(differences)
-        return loss, (logits, updates)
+        return loss, ({"accuracy": accuracy(logits, labels)}, updates)
 
     def from_teacher(self, logits: jax.Array, wanted: jax.Array) -> jax.Array:
         """The teacher's part: cross-entropy with its decisions, or T² KL of its probabilities."""
@@ -83,3 +85,42 @@ class Distill:
         t = self.temperature
         ours, theirs = (jax.nn.log_softmax(x / t) for x in (logits, wanted))
         return t**2 * optax.losses.kl_divergence_with_log_targets(ours, theirs).mean()
+
+
+@dataclass(frozen=True)
+class OwnLoss:
+    """What the module itself returns for the views of a batch: `apply(variables, *views) -> ()`.
+
+    Labels are not looked at.
+
+    Attributes:
+        views: how many a batch has; more than one come stacked, `(views, b, h, w, c)`.
+        streams: of random numbers that the module draws from, beside dropout.
+        mutable: collections that a step changes.
+        prepare: variables → variables, before each step.
+    """
+
+    views: int = 1
+    streams: tuple[str, ...] = ()
+    mutable: tuple[str, ...] = ("batch_stats",)
+    prepare: Callable[[dict], dict] | None = None
+
+    def __call__(self, apply_fn, variables, images, labels, rngs, context=None) -> Outputs:
+        """The loss, no metrics, and updated collections."""
+        if self.prepare is not None:
+            variables = self.prepare(variables)
+        loss, updates = apply_fn(
+            variables, *self._views(images), train=True, mutable=list(self.mutable),
+            rngs={**rngs, **self._draws(rngs["dropout"])},
+        )  # fmt: skip
+        return loss, ({}, updates)
+
+    def evaluate(self, apply_fn, variables, images) -> jax.Array:
+        """The loss with the same draws every time, and nothing changed."""
+        return apply_fn(variables, *self._views(images), rngs=self._draws(jax.random.key(0)))
+
+    def _views(self, images):
+        return (images,) if self.views == 1 else tuple(images)
+
+    def _draws(self, key):
+        return {name: jax.random.fold_in(key, i) for i, name in enumerate(self.streams)}

@@ -7,7 +7,7 @@ import optax
 
 OPTIMIZERS = {"adamw": optax.adamw, "lamb": optax.lamb, "lion": optax.lion}
 SCHEDULES = ("cosine", "constant")
-NO_DECAY = ("bias", "scale", "cls_token", "pos_embedding")
+NO_DECAY = ("bias", "scale", "cls_token", "mask_token", "pos_embedding")
 
 
 def make_schedule(

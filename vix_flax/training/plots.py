@@ -7,22 +7,21 @@ import numpy as np
 
 
 def plot_curves(path: Path, rows: Sequence[dict[str, float]], title: str) -> None:
-    """Loss and accuracy of training and validation against epochs, side by side, as a PNG."""
+    """Loss and accuracy (if rows have one) of training and validation against epochs, as a PNG."""
     from matplotlib.figure import Figure  # takes a second to import
 
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    shown = [name for name in ("loss", "accuracy") if f"val_{name}" in rows[0]]
+    figure = Figure(figsize=(4.5 * len(shown), 3.6), layout="constrained")
     figure.suptitle(title)
     epochs = [row["epoch"] for row in rows]
-    for axes, name, unit in zip(
-        figure.subplots(1, 2), ("loss", "accuracy"), ("loss (nats)", "accuracy"), strict=True
-    ):
+    for axes, name in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
         for split, style, label in (
             ("train", "--", "train, augmented"),
             ("val", "-", "validation"),
         ):
             values = [row[f"{split}_{name}"] for row in rows]
             axes.plot(epochs, values, style, marker="." if len(rows) < 20 else "", label=label)
-        axes.set(xlabel="epoch", ylabel=unit)
+        axes.set(xlabel="epoch", ylabel=name)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
         axes.legend()

@@ -31,7 +31,7 @@ class TrainState(train_state.TrainState):
 
 def create_state(
     model: nn.Module,
-    image: jax.Array | jax.ShapeDtypeStruct,
+    image: jax.Array | jax.ShapeDtypeStruct | tuple[jax.ShapeDtypeStruct, ...],
     tx: optax.GradientTransformation,
     seed: int = 0,
     ema: bool = False,
@@ -39,16 +39,19 @@ def create_state(
 ) -> TrainState:
     """A fresh state: variables drawn from `seed`, jitted (un-jitted init takes seconds).
 
-    `variables`, where they are given, are taken instead; the state has a copy of them.
+    `image` is an example of the input, or several for a module that takes several. `variables`,
+    where they are given, are taken instead of drawn ones; the state has a copy of them.
     """
     params_key, features_key, rng = jax.random.split(jax.random.key(seed), 3)
     rngs = {"params": params_key, "features": features_key}
-    return _create(model, tx, ema, rngs, rng, jnp.zeros(image.shape, image.dtype), variables)
+    examples = image if isinstance(image, tuple) else (image,)
+    inputs = tuple(jnp.zeros(example.shape, example.dtype) for example in examples)
+    return _create(model, tx, ema, rngs, rng, inputs, variables)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
-def _create(model, tx, ema, rngs, rng, image, variables):
-    variables = dict(model.init(rngs, image) if variables is None else variables)
+def _create(model, tx, ema, rngs, rng, inputs, variables):
+    variables = dict(model.init(rngs, *inputs) if variables is None else variables)
     params = variables.pop("params")
     # A copy: a donated state must not hold one buffer twice.
     average = jax.tree.map(jnp.copy, params) if ema else None

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from vix_flax.training.loss import cross_entropy
-from vix_flax.training.objective import Classify
+from vix_flax.training.objective import Classify, OwnLoss
 from vix_flax.training.state import TrainState
 
 CLASSIFY = Classify()
@@ -25,7 +25,7 @@ def train_step(
     ema_decay: float = 0.999,
     context: Any = None,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-    """The next state, and `loss`, `accuracy` and `grad_norm` of this step as scalars.
+    """The next state, and `loss`, `grad_norm` and the objective's metrics of this step, as scalars.
 
     Args:
         state: is donated: use the returned one from then on.
@@ -43,9 +43,8 @@ def train_step(
         variables, rngs = {"params": params, **state.extra}, {"dropout": dropout_key}
         return objective(state.apply_fn, variables, images, batch["label"], rngs, context)
 
-    (loss, (logits, updates)), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
-    accuracy = (logits.argmax(axis=-1) == batch["label"]).mean()
-    metrics = {"loss": loss, "accuracy": accuracy, "grad_norm": optax.tree.norm(grads)}
+    (loss, (metrics, updates)), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
+    metrics = {"loss": loss, **metrics, "grad_norm": optax.tree.norm(grads)}
     state = state.apply_gradients(grads=grads, extra={**state.extra, **updates})
     if state.ema is not None:
         # Early on the average follows closely: it must not remember how training began.
@@ -81,3 +80,16 @@ def eval_step(
         "count": mask.sum(),
         "confusion": jnp.zeros((classes, classes)).at[label, predicted].add(mask),
     }
+
+
+@partial(jax.jit, static_argnames=("apply_fn", "augment", "objective"))
+def own_loss_step(
+    variables: dict,
+    images: jax.Array,
+    *,
+    apply_fn: Callable,
+    augment: Callable[[jax.Array], jax.Array],
+    objective: OwnLoss,
+) -> jax.Array:
+    """The mean loss over images `(b, h, w, c)` uint8, for a module that has one of its own."""
+    return objective.evaluate(apply_fn, variables, augment(images))

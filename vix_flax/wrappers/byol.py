@@ -12,6 +12,7 @@ from flax.core import unfreeze
 
 from vix_flax.checks import require_positive_ints
 from vix_flax.layers import BatchNorm, Dense
+from vix_flax.wrappers.unwrap import unwrapped
 
 
 class BatchNormMlp(nn.Module):
@@ -127,6 +128,10 @@ class BYOL(nn.Module, kw_only=True):
         loss = cosine_loss(predicted1, wanted2) + cosine_loss(predicted2, wanted1)
         return loss.mean()
 
+    def to_model(self, variables: dict) -> tuple[nn.Module, dict]:
+        """The plain model and its variables, out of this wrapper's."""
+        return self.net, unwrapped(variables, "online", "net")
+
     def _targets(self, online, view1, view2, train):
         """What the slow copy makes of both views; it keeps its own running statistics."""
         views = [jnp.concatenate([view1, view2])] if self.joint_views else [view1, view2]
@@ -134,9 +139,11 @@ class BYOL(nn.Module, kw_only=True):
         held = self.variable("target", "encoder", lambda: unfreeze(online))
         state, outs = held.value, []
         for view in views:
+            # The copy drops out as the online encoder does, by draws of its own.
+            rngs = {"dropout": self.make_rng("dropout")} if self.has_rng("dropout") else {}
             out, updates = encoder.apply(
-                state, view, train, mutable=["batch_stats"] if train else []
-            )[:2]
+                state, view, train, mutable=["batch_stats"] if train else [], rngs=rngs
+            )
             state = {**state, **updates}
             outs.append(jax.lax.stop_gradient(out))
         if train and self.is_mutable_collection("target"):

@@ -13,6 +13,7 @@ from flax import linen as nn
 
 from vix_flax.layers import Dense, LayerNorm, field_names
 from vix_flax.models import EfficientViT, T2TViT
+from vix_flax.wrappers.unwrap import unwrapped
 from vix_flax.zoo import DualNormViT
 
 
@@ -141,8 +142,7 @@ class DistillWrapper(nn.Module, kw_only=True):
 
     def to_vit(self, variables: dict) -> tuple[nn.Module, dict]:
         """The plain model and its variables, out of this wrapper's."""
-        inner = {name: tree["student"] for name, tree in variables.items() if "student" in tree}
-        return self.student.to_vit(), inner
+        return self.student.to_vit(), unwrapped(variables, "student")
 
 
 def _check(temperature, alpha):

@@ -18,6 +18,7 @@ from vix_flax.checks import require_positive_ints, require_rates
 from vix_flax.layers import Dense, PatchEmbed
 from vix_flax.models import ViX
 from vix_flax.models.image import pair
+from vix_flax.wrappers.unwrap import unwrapped
 
 
 class Draws(NamedTuple):
@@ -168,7 +169,6 @@ class MPP(nn.Module, kw_only=True):
             patches = patches * std + mean
         return colour_labels(patches, self.channels, self.output_channel_bits, self.max_pixel_val)
 
-
-def pretrained(variables: dict) -> dict:
-    """The transformer's variables, out of this wrapper's."""
-    return {name: tree["transformer"] for name, tree in variables.items() if "transformer" in tree}
+    def to_model(self, variables: dict) -> tuple[nn.Module, dict]:
+        """The plain model and its variables, out of this wrapper's."""
+        return self.transformer, unwrapped(variables, "transformer")

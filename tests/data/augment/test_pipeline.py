@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vix_flax.data import Augment
-from vix_flax.data.augment import normalize, random_crop, random_flip
+from vix_flax.data import Augment, TwoViews
+from vix_flax.data.augment import normalize
 
 RAW = dict(mean=(0.0,), std=(1 / 255,))  # normalisation that leaves pixels as they are
 
@@ -51,37 +51,21 @@ def test_equal_augmentations_hash_alike():
     assert Augment(**RAW, flip=True) != Augment(**RAW)
 
 
-@pytest.mark.parametrize("padding", [1, 3])
-def test_a_crop_is_a_shifted_window_with_zeros_around(images, padding):
-    cropped = np.asarray(random_crop(images, jax.random.key(0), padding))
-    b, h, w, _ = images.shape
-    around = ((0, 0), (padding, padding), (padding, padding), (0, 0))
-    padded = np.pad(np.asarray(images), around)
-    places = [(y, x) for y in range(2 * padding + 1) for x in range(2 * padding + 1)]
-    found = [
-        [(y, x) for y, x in places if (padded[i, y : y + h, x : x + w] == cropped[i]).all()]
-        for i in range(b)
-    ]
-    assert all(found)
-    assert len({tuple(where) for where in found}) > 1, "every image went to the same place"
-
-
-def test_a_crop_reaches_every_corner():
-    image = jnp.full((200, 1, 1, 1), 9, jnp.uint8)
-    shares = np.asarray(random_crop(image, jax.random.key(0), 1)).mean() / 9
-    assert 1 / 20 < shares < 1 / 5  # one place in nine shows the pixel
-
-
-def test_a_flip_mirrors_some_images_and_leaves_others(images):
-    flipped = np.asarray(random_flip(images, jax.random.key(0)))
-    mirrored = (flipped == np.asarray(images)[:, :, ::-1]).all(axis=(1, 2, 3))
-    kept = (flipped == np.asarray(images)).all(axis=(1, 2, 3))
-    assert (mirrored ^ kept).all()
-    assert mirrored.any()
-    assert kept.any()
-
-
 def test_flip_and_crop_are_drawn_independently(images):
     both = Augment(**RAW, crop_padding=2, flip=True)(images, jax.random.key(0))
     crop = Augment(**RAW, crop_padding=2)(images, jax.random.key(0))
     np.testing.assert_allclose(np.sort(both, axis=2), np.sort(crop, axis=2), rtol=1e-6)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_two_views_differ_and_repeat_without_a_key(channels):
+    pixels = np.random.default_rng(1).integers(0, 256, (6, 8, 6, channels))
+    views_of = jax.jit(TwoViews((0.3,) * channels, (0.4,) * channels))
+    images = jnp.asarray(pixels, jnp.uint8)
+    views = views_of(images, jax.random.key(1))
+    assert views.shape == (2, *images.shape)
+    assert views.dtype == jnp.float32
+    assert np.isfinite(views).all()
+    assert (np.abs(views[0] - views[1]).max(axis=(1, 2, 3)) > 0.1).all()
+    np.testing.assert_array_equal(views_of(images), views_of(images))
+    assert np.any(views_of(images) != views)
