@@ -9,7 +9,7 @@ import vix_flax
 
 ROOT = Path(vix_flax.__file__).parent
 FLOORS = [
-    {"suggest", "checks", "host_memory"},
+    {"suggest", "checks", "host_memory", "user_cache"},
     {"layers", "data", "training"},
     {"attention"},
     {"mixers"},

@@ -5,10 +5,8 @@ A user's mistake is one line on stderr and exit code 2; an interrupt is exit cod
 
 import argparse
 import dataclasses
-import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from rich.table import Table
@@ -20,6 +18,7 @@ from vix_flax.show import (
     parse_assignments,
     summary_command,
 )
+from vix_flax.user_cache import user_cache
 
 PROGRAM = "vix"
 
@@ -97,8 +96,10 @@ def make_parser() -> argparse.ArgumentParser:
 
 TRAIN_FLAGS = (
     ("--model", str, "a name from `vix list` (default: vin)"),
-    ("--dataset", str, "digits or cifar10 (default: digits)"),
-    ("--data-dir", str, "folder with the data set's archive"),
+    ("--dataset", str, "digits, cifar10, cifar100, tiny_imagenet, folder (default: digits)"),
+    ("--data-dir", str, "folder with the data set's archive, or your own with train/<class>/"),
+    ("--img-size", int, "pixels of the square that your own images are cut to (default: 64)"),
+    ("--on-bad-image", str, "error, or skip what cannot be decoded"),
     ("--epochs", int, "passes over the training images"),
     ("-b --batch-size", int, "images a step"),
     ("--opt", str, "optimizer: adamw, lamb, lion"),
@@ -279,7 +280,7 @@ def start_compilation_cache(args: argparse.Namespace) -> None:
 
     if args.no_compilation_cache:
         return
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vix_flax" / "xla"
+    cache = user_cache("xla")
     try:
         cache.mkdir(parents=True, exist_ok=True)
     except OSError:

@@ -11,11 +11,11 @@ import jax
 from flax import linen as nn
 
 import vix_flax
-from vix_flax.data import Dataset, load_dataset, train_batches
+from vix_flax.data import Dataset, train_batches
 from vix_flax.inspect import count_params
 from vix_flax.layers import field_names
 from vix_flax.presets import PRESETS, create_model
-from vix_flax.run import CHECKPOINT, CONFIG, METRICS
+from vix_flax.run import CHECKPOINT, CONFIG, METRICS, dataset_of
 from vix_flax.task import make_task
 from vix_flax.training import TrainConfig, create_state, fit, make_optimizer, make_schedule
 from vix_flax.training.checkpoint import save
@@ -112,7 +112,7 @@ def train(
         FloatingPointError: the loss is no longer finite.
     """
     start = time.perf_counter()
-    data = load_dataset(config.dataset, config.data_dir)
+    data = dataset_of(config)
     config, model = resolve(config, data)
     batch_size = min(config.batch_size, len(data.train))
     steps = len(data.train) // batch_size

@@ -6,7 +6,7 @@ that have them.
 
 import dataclasses
 
-from vix_flax.layers import field_names
+from vix_flax.layers import PatchEmbed, field_names
 from vix_flax.presets import PRESETS
 from vix_flax.suggest import did_you_mean
 from vix_flax.training import TrainConfig
@@ -48,6 +48,15 @@ RECIPES: dict[str, TrainConfig] = {
         flip=True,
     ),
 }
+RECIPES["cifar100"] = dataclasses.replace(RECIPES["cifar10"], dataset="cifar100")
+# Larger images, patches of 8 × 8: 64 tokens.
+RECIPES["tiny_imagenet"] = dataclasses.replace(
+    RECIPES["cifar10"],
+    dataset="tiny_imagenet",
+    model_fields=dict(patch_size=8, num_landmarks=16),
+    crop_padding=8,
+)
+RECIPES["folder"] = dataclasses.replace(RECIPES["tiny_imagenet"], dataset="folder")
 
 
 def recipe(dataset: str, model: str | None = None) -> TrainConfig:
@@ -69,6 +78,9 @@ def recipe(dataset: str, model: str | None = None) -> TrainConfig:
     for name in ("dim", "depth", "heads", "dim_head", "mlp_dim", "dropout"):
         if isinstance(preset.get(name), tuple) or "transformer" in preset:
             fields.pop(name, None)
+    # A convolutional stem cuts no patches.
+    if not issubclass(getattr(cls, "embed", PatchEmbed), PatchEmbed):
+        fields.pop("patch_size", None)
     # A variant named for its positions keeps them, as does one without queries and keys to turn.
     if "position" in fields:
         turns = "rotary" in field_names(cls.mixer) and fields["position"] in cls.positions

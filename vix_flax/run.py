@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from flax import linen as nn
 
-from vix_flax.data import Augment, eval_batches, load_dataset
+from vix_flax.data import Augment, Dataset, eval_batches, load_dataset
 from vix_flax.models.image import example_image
 from vix_flax.presets import create_model
 from vix_flax.training import TrainConfig, evaluate
@@ -59,7 +59,7 @@ class Run:
             ValueError: it was trained without labels, or its data set cannot be read.
         """
         self.require_labels()
-        data = load_dataset(self.config.dataset, data_dir or self.config.data_dir)
+        data = dataset_of(self.config, data_dir)
         batches = eval_batches(getattr(data, split), EVAL_BATCH)
         return evaluate(self.variables, batches, self.model.apply, self.augment)
 
@@ -80,6 +80,12 @@ class Run:
                 f"{self.folder} was trained without labels ({self.config.objective}): train its "
                 f"head first, vix train --init-from {self.folder}"
             )
+
+
+def dataset_of(config: TrainConfig, data_dir: str | None = None) -> Dataset:
+    """The config's data, from another folder if one is given."""
+    options = {name: getattr(config, name) for name in ("img_size", "on_bad_image")}
+    return load_dataset(config.dataset, data_dir or config.data_dir, **options)
 
 
 def augment_of(config: TrainConfig, mean: tuple, std: tuple) -> Augment:

@@ -228,3 +228,59 @@ def test_a_batch_cut_between_two_images_is_noticed(tmp_path):
         (folder / name).write_bytes(raw)
     with pytest.raises(ValueError, match="one of them is truncated"):
         load_cifar10(str(tmp_path))
+
+
+CLASSES100 = tuple(f"class_{i}" for i in range(100))
+
+
+def cifar100(root, kind, classes=CLASSES100):
+    """Twenty training and four test images in the layout of CIFAR-100; returns them."""
+    rng = np.random.default_rng(1)
+    sets = {
+        name: (rng.integers(0, 256, (n, 32, 32, 3), np.uint8), rng.integers(0, 100, n))
+        for name, n in (("train", 20), ("test", 4))
+    }
+    folder = root / f"cifar-100-{kind}"
+    folder.mkdir(parents=True)
+    for name, (images, labels) in sets.items():
+        coarse = np.full(len(labels), 7)
+        if kind == "python":
+            batch = {b"fine_labels": labels.tolist(), b"coarse_labels": coarse.tolist()}
+            content = pickle.dumps({**batch, b"data": rows(images)}, protocol=2)
+            (folder / name).write_bytes(content)
+        else:
+            columns = np.stack([coarse, labels], axis=1).astype(np.uint8)
+            content = np.concatenate([columns, rows(images)], axis=1).tobytes()
+            (folder / f"{name}.bin").write_bytes(content)
+    if kind == "python":
+        names = {b"fine_label_names": [name.encode() for name in classes]}
+        (folder / "meta").write_bytes(pickle.dumps(names, protocol=2))
+    else:
+        (folder / "fine_label_names.txt").write_text("\n".join(classes) + "\n")
+    return sets
+
+
+@pytest.mark.parametrize("kind", ["python", "binary"])
+def test_cifar100_has_the_fine_labels(tmp_path, kind):
+    sets = cifar100(tmp_path, kind)
+    data = load_dataset("cifar100", str(tmp_path))
+    assert data.classes == CLASSES100
+    assert (len(data.train), len(data.val), len(data.test)) == (18, 2, 4)
+    np.testing.assert_array_equal(data.test.images, sets["test"][0])
+    np.testing.assert_array_equal(data.test.labels, sets["test"][1])
+    np.testing.assert_array_equal(data.val.labels, sets["train"][1][18:])
+
+
+@pytest.mark.parametrize("kind", ["python", "binary"])
+def test_cifar100_needs_its_class_names(tmp_path, kind):
+    cifar100(tmp_path, kind, classes=CLASSES100[:50] * 2)
+    with pytest.raises(ValueError, match="does not name the classes"):
+        load_dataset("cifar100", str(tmp_path))
+
+
+def test_cifar100_is_not_taken_for_cifar10(tmp_path):
+    cifar100(tmp_path, "python")
+    with pytest.raises(ValueError, match="no CIFAR-10 under"):
+        load_dataset("cifar10", str(tmp_path))
+    with pytest.raises(ValueError, match=r"cifar-100-python\.tar\.gz .*cs\.toronto\.edu"):
+        load_dataset("cifar100")

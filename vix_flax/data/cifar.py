@@ -1,4 +1,4 @@
-"""`cifar10` from the official archives: the python or the binary version, packed or unpacked.
+"""`cifar10` and `cifar100` from the official archives: python or binary, packed or unpacked.
 
 Krizhevsky 2009, Learning Multiple Layers of Features from Tiny Images. Files are found in the
 folder given or one level below, under the names that the archives have.
@@ -6,24 +6,60 @@ folder given or one level below, under the names that the archives have.
 
 import io
 import pickle
-import tarfile
-import zlib
 from collections.abc import Callable
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 
 from vix_flax.data.dataset import Dataset, Split
+from vix_flax.data.files import find_files
 
+PIXELS = 3 * 32 * 32
+URL = "https://www.cs.toronto.edu/~kriz/"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where one version of a set keeps what.
+
+    Attributes:
+        folder, archive: their names.
+        train, test: names of the files, in order.
+        label: of a pickle's labels, or which of a binary record's leading bytes is the label.
+        label_bytes: leading bytes of a binary record; 0: pickles.
+        class_names: the file that names the classes, if these are read.
+    """
+
+    folder: str
+    archive: str
+    train: tuple[str, ...]
+    test: str
+    label: bytes | int
+    label_bytes: int = 0
+    class_names: str | None = None
+
+
+BATCHES = tuple(f"data_batch_{i}" for i in range(1, 6))
+CIFAR10 = (
+    Layout("cifar-10-batches-py", "cifar-10-python.tar.gz", BATCHES, "test_batch", b"labels"),
+    Layout(
+        "cifar-10-batches-bin", "cifar-10-binary.tar.gz", tuple(f"{b}.bin" for b in BATCHES),
+        "test_batch.bin", 0, 1,
+    ),
+)  # fmt: skip
+CIFAR100 = (
+    Layout(
+        "cifar-100-python", "cifar-100-python.tar.gz", ("train",), "test", b"fine_labels",
+        class_names="meta",
+    ),
+    Layout(
+        "cifar-100-binary", "cifar-100-binary.tar.gz", ("train.bin",), "test.bin", 1, 2,
+        class_names="fine_label_names.txt",
+    ),
+)  # fmt: skip
 CLASSES = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
 )  # fmt: skip
-MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
-LAYOUTS = {
-    "cifar-10-batches-py": ("cifar-10-python.tar.gz", "data_batch_{}", "test_batch"),
-    "cifar-10-batches-bin": ("cifar-10-binary.tar.gz", "data_batch_{}.bin", "test_batch.bin"),
-}
-PIXELS = 3 * 32 * 32
 
 
 def load_cifar10(data_dir: str | None = None) -> Dataset:
@@ -36,88 +72,78 @@ def load_cifar10(data_dir: str | None = None) -> Dataset:
     Raises:
         ValueError: nothing of the kind there, or a file that is missing, truncated or damaged.
     """
-    names = " or ".join(f"{archive} or {folder}/" for folder, (archive, *_) in LAYOUTS.items())
+    mean, std = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
+    return _load("cifar10", "CIFAR-10", CIFAR10, data_dir, CLASSES, mean, std)
+
+
+def load_cifar100(data_dir: str | None = None) -> Dataset:
+    """As `load_cifar10`, with the 100 fine classes: `cifar-100-python` or `cifar-100-binary`."""
+    mean, std = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
+    return _load("cifar100", "CIFAR-100", CIFAR100, data_dir, None, mean, std)
+
+
+def _load(name, title, layouts, data_dir, classes, mean, std) -> Dataset:
+    expected = " or ".join(f"{layout.archive} or {layout.folder}/" for layout in layouts)
     if data_dir is None:
-        raise ValueError(f"cifar10 needs --data-dir: the folder that holds {names}")
-    for folder, (archive, train_name, test_name) in LAYOUTS.items():
-        read = _reader(Path(data_dir).resolve(), folder, archive)
-        if read:
-            decode = _from_pickle if folder.endswith("py") else _from_binary
-            parts = [decode(read, train_name.format(i)) for i in range(1, 6)]
-            counts = [len(labels) for _, labels in parts]
-            if len(set(counts)) > 1:
-                raise ValueError(f"training batches of {counts} images: one of them is truncated")
-            images, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-            test = Split(*decode(read, test_name))
-            cut = len(labels) - max(1, len(labels) // 10)
-            train, val = Split(images[:cut], labels[:cut]), Split(images[cut:], labels[cut:])
-            return Dataset("cifar10", CLASSES, MEAN, STD, train, val, test)
-    raise ValueError(f"no CIFAR-10 under {data_dir}: expected {names}")
+        raise ValueError(f"{name} needs --data-dir: the folder that holds {expected} (from {URL})")
+    for layout in layouts:
+        files = find_files(data_dir, layout.folder, layout.archive)
+        if files is None:
+            continue
+        classes = classes or _class_names(files.read, layout)
+        parts = [_decode(files.read, file, layout, len(classes)) for file in layout.train]
+        counts = [len(labels) for _, labels in parts]
+        if len(set(counts)) > 1:
+            raise ValueError(f"training batches of {counts} images: one of them is truncated")
+        images, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        test = Split(*_decode(files.read, layout.test, layout, len(classes)))
+        cut = len(labels) - max(1, len(labels) // 10)
+        train, val = Split(images[:cut], labels[:cut]), Split(images[cut:], labels[cut:])
+        return Dataset(name, classes, mean, std, train, val, test)
+    raise ValueError(f"no {title} under {data_dir}: expected {expected} (from {URL})")
 
 
-def _reader(root: Path, folder: str, archive: str) -> Callable[[str], bytes] | None:
-    """A function from a file's name to its bytes, if this version of the data is at `root`."""
-    places = [root, *(sorted(p for p in root.iterdir() if p.is_dir()) if root.is_dir() else ())]
-    unpacked = next((p / folder for p in places if (p / folder).is_dir()), None)
-    unpacked = root if root.name == folder and root.is_dir() else unpacked
-    if unpacked:
-        return lambda name: _read(unpacked / name)
-    packed = (
-        root
-        if root.name == archive
-        else next((p / archive for p in places if (p / archive).is_file()), None)
-    )
-    if not packed or not packed.is_file():
-        return None
-    try:
-        with tarfile.open(packed) as tar:
-            files = {
-                Path(member.name).name: tar.extractfile(member).read()
-                for member in tar
-                if member.isfile()
-            }
-    except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
-        raise ValueError(f"{packed} is truncated or damaged ({error}); get it again") from None
-
-    def from_archive(name):
-        if name not in files:
-            raise ValueError(
-                f"{packed} holds no {name}: it is not the official archive, or cut off"
-            )
-        return files[name]
-
-    return from_archive
+def _class_names(read: Callable[[str], bytes], layout: Layout) -> tuple[str, ...]:
+    if layout.label_bytes:
+        names = read(layout.class_names).decode().split()
+    else:
+        (stored,) = _unpickled(read, layout.class_names, b"fine_label_names")
+        names = [name.decode() for name in stored.tolist()]
+    if len(names) < 2 or len(set(names)) < len(names):
+        raise ValueError(f"{layout.class_names} does not name the classes: {names}")
+    return tuple(names)
 
 
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ValueError(
-            f"{path} cannot be read ({error.strerror}); unpack the archive again"
-        ) from None
+def _decode(read, name, layout, classes) -> tuple[np.ndarray, np.ndarray]:
+    """Images (n, 32, 32, 3) uint8 and labels (n,) int32 of one file."""
+    if layout.label_bytes:
+        raw, length = np.frombuffer(read(name), np.uint8), PIXELS + layout.label_bytes
+        if not raw.size or raw.size % length:
+            raise ValueError(f"{name} is truncated: {raw.size} bytes are no multiple of {length}")
+        rows = raw.reshape(-1, length)
+        return _images(rows[:, layout.label_bytes :]), rows[:, layout.label].astype(np.int32)
+    return _from_pickle(read, name, layout.label, classes)
 
 
-def _from_binary(read: Callable[[str], bytes], name: str) -> tuple[np.ndarray, np.ndarray]:
-    raw = np.frombuffer(read(name), np.uint8)
-    if not raw.size or raw.size % (PIXELS + 1):
-        raise ValueError(f"{name} is truncated: {raw.size} bytes are no multiple of {PIXELS + 1}")
-    rows = raw.reshape(-1, PIXELS + 1)
-    return _images(rows[:, 1:]), rows[:, 0].astype(np.int32)
+def _from_pickle(read, name, key=b"labels", classes=10) -> tuple[np.ndarray, np.ndarray]:
+    pixels, labels = _unpickled(read, name, b"data", key)
+    if pixels.dtype != np.uint8 or pixels.shape != (len(labels), PIXELS):
+        what = f"data {pixels.dtype} {pixels.shape} for {len(labels)} labels"
+    elif labels.dtype.kind not in "iu" or not np.all((labels >= 0) & (labels < classes)):
+        what = f"labels are not all integers from 0 to {classes - 1}"
+    else:
+        return _images(pixels), labels.astype(np.int32)
+    raise ValueError(f"{name} is truncated or no CIFAR batch ({what})")
 
 
-def _from_pickle(read: Callable[[str], bytes], name: str) -> tuple[np.ndarray, np.ndarray]:
+def _unpickled(read, name, *keys):
+    """The arrays of these keys."""
     try:
         content = _ArraysOnly(io.BytesIO(read(name)), encoding="bytes").load()
-        pixels, labels = np.asarray(content[b"data"]), np.asarray(content[b"labels"])
-        if pixels.dtype != np.uint8 or pixels.shape != (len(labels), PIXELS):
-            raise ValueError(f"data {pixels.dtype} {pixels.shape} for {len(labels)} labels")
-        if labels.dtype.kind not in "iu" or not np.all((labels >= 0) & (labels < len(CLASSES))):
-            raise ValueError(f"labels are not all integers from 0 to {len(CLASSES) - 1}")
+        return [np.asarray(content[key]) for key in keys]
     except Exception as error:  # a damaged pickle raises almost anything
         reason = f"{type(error).__name__}: {error}"
-        raise ValueError(f"{name} is truncated or no CIFAR-10 batch ({reason})") from None
-    return _images(pixels), labels.astype(np.int32)
+        raise ValueError(f"{name} is truncated or no CIFAR batch ({reason})") from None
 
 
 class _ArraysOnly(pickle.Unpickler):

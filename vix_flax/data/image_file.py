@@ -1,5 +1,6 @@
 """One image file as the array a model was trained on."""
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -7,17 +8,32 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 
 def read_image(path: str | Path, image_shape: tuple[int, int, int]) -> np.ndarray:
-    """Decodes a PNG, JPEG, WebP … file, resized to `image_shape` = (h, w, c): uint8.
+    """Decodes a PNG, JPEG, WebP … file: uint8 of `image_shape` = (h, w, c).
+
+    An image of another shape is cut to its middle, in proportion, and resized.
 
     Raises:
         ValueError: no such file, or no image that can be decoded; a number of channels other than
             1 (grey) or 3 (RGB).
     """
+    try:
+        content = Path(path).read_bytes()
+    except FileNotFoundError:
+        raise ValueError(f"no such file: {path}") from None
+    except OSError as error:
+        raise ValueError(f"{path} is no image that can be read ({error})") from None
+    return decode_image(content, image_shape, path)
+
+
+def decode_image(
+    content: bytes, image_shape: tuple[int, int, int], path: str | Path = "image"
+) -> np.ndarray:
+    """The same for a file's content; `path` is what an error calls it."""
     height, width, channels = image_shape
     if channels not in (1, 3):
         raise ValueError(f"image files have 1 or 3 channels; the model was trained on {channels}")
     try:
-        with Image.open(path) as image:
+        with Image.open(io.BytesIO(content)) as image:
             image = ImageOps.exif_transpose(image)
             if image.mode.startswith("I"):  # 16 bits of grey, which Pillow would cut off at 255
                 image = Image.fromarray((np.asarray(image) / 257).astype(np.uint8))
@@ -27,9 +43,9 @@ def read_image(path: str | Path, image_shape: tuple[int, int, int]) -> np.ndarra
                     Image.new("RGBA", image.size, (0, 0, 0, 255)), image.convert("RGBA")
                 )
             image = image.convert("L" if channels == 1 else "RGB")
-            pixels = np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
-    except FileNotFoundError:
-        raise ValueError(f"no such file: {path}") from None
+            if image.size != (width, height):
+                image = ImageOps.fit(image, (width, height), Image.Resampling.BICUBIC)
+            pixels = np.asarray(image)
     except (
         UnidentifiedImageError,
         OSError,
@@ -37,5 +53,7 @@ def read_image(path: str | Path, image_shape: tuple[int, int, int]) -> np.ndarra
         ValueError,
         Image.DecompressionBombError,
     ) as error:
-        raise ValueError(f"{path} is no image that can be read ({error})") from None
+        unknown = isinstance(error, UnidentifiedImageError)  # its text names our buffer
+        reason = "of no kind that Pillow knows" if unknown else error
+        raise ValueError(f"{path} is no image that can be read ({reason})") from None
     return pixels.reshape(image_shape)

@@ -24,6 +24,8 @@ class TrainConfig:
     model_fields: Mapping[str, Any] = field(default_factory=dict)
     dataset: str = "digits"
     data_dir: str | None = None
+    img_size: int | None = None  # of `folder`, whose images have any size; None: 64
+    on_bad_image: str | None = None  # "skip" what cannot be decoded; None: it is an error
     epochs: int = 40
     batch_size: int = 128
     opt: str = "adamw"
