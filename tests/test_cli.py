@@ -16,7 +16,7 @@ import vix_flax as vix
 from vix_flax import launch
 from vix_flax.attention import ATTENTIONS
 from vix_flax.cli import main
-from vix_flax.data import load_dataset
+from vix_flax.data import DATASETS, load_dataset
 from vix_flax.recipes import RECIPES
 
 NO_CACHE = "--no-compilation-cache"
@@ -273,6 +273,10 @@ def test_without_flags_the_recipe_for_digits_is_trained(monkeypatch):
     [
         (["-b", "32"], "batch_size", 32),
         (["--batch-size", "32"], "batch_size", 32),
+        (["--aa", "trivial"], "aa", "trivial"),
+        (["--mixup", "0.2"], "mixup", 0.2),
+        (["--set", "min_crop=0.5"], "min_crop", 0.5),
+        (["--img-size", "9"], "img_size", 9),
         (["--opt", "lion"], "opt", "lion"),
         (["--sched", "constant"], "sched", "constant"),
         (["--min-lr", "1e-6"], "min_lr", 1e-6),
@@ -478,3 +482,41 @@ def test_a_start_that_is_no_good_is_one_line(trained, tmp_path, capsys, flags, m
     assert message in printed
     assert printed.count("\n") == 1
     assert not (tmp_path / "runs").exists()
+
+
+def test_data_list_and_info(capsys):
+    assert main(["data", "list"]) == 0
+    assert names_in(capsys.readouterr().out) == list(DATASETS)
+    assert main(["data", "info", "digits"]) == 0
+    printed = capsys.readouterr().out
+    assert "10 classes, images 8 × 8 × 1" in printed
+    assert "1,259 images" in printed
+
+
+def test_pictures_of_data_and_of_its_augmentation(tmp_path):
+    shown, augmented = tmp_path / "shown.png", tmp_path / "augmented.png"
+    assert main(["data", "show", "digits", "--output", str(shown)]) == 0
+    flags = ["--mixup", "0.5", "--aa", "rand", "--reprob", "1"]
+    assert main(["augment", *flags, "--output", str(augmented)]) == 0
+    for path in (shown, augmented):
+        with Image.open(path) as image:
+            assert min(image.size) > 500
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["data", "info"], "needs the NAME"),
+        (["data", "show", "digit"], "did you mean 'digits'"),
+        (["data", "info", "digits", "--img-size", "9"], "digits has no use for it"),
+        (["augment", "--aa", "auto"], "aa='auto' must be rand, trivial or None"),
+        (["augment", "--reprob", "2"], "reprob=2.0 must be from 0 to 1"),
+        (["train", "--set", "min_crop=0"], "min_crop=0 must be above 0"),
+        (["train", "--set", "aa_magnitude=31"], "aa_magnitude=31 must be from 0 to 30"),
+        (["train", "--mixup", "-1"], "mixup=-1.0 must be at least 0"),
+    ],
+)
+def test_mistakes_with_data_are_one_line(argv, message, capsys):
+    assert main(argv) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line

@@ -18,8 +18,8 @@ FLOORS = [
     {"presets", "features", "wrappers"},
     {"convert", "recipes"},
     {"run", "progress"},
-    {"task", "show"},
-    {"launch"},
+    {"task", "compare"},
+    {"launch", "show", "flags"},
     {"cli"},
     {"__main__", "__init__"},
 ]

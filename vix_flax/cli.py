@@ -1,4 +1,4 @@
-"""The `vix` command: list, summary, train, eval, predict, attention.
+"""The `vix` command: list, summary, data, augment, train, eval, compare, predict, attention.
 
 A user's mistake is one line on stderr and exit code 2; an interrupt is exit code 130.
 """
@@ -7,12 +7,17 @@ import argparse
 import dataclasses
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
+from vix_flax.flags import DATA_FLAGS, add_cache, add_flags, add_set, add_train_flags
 from vix_flax.show import (
     attention_command,
+    augment_picture,
+    compare_command,
+    data_command,
     list_command,
     out,
     parse_assignments,
@@ -64,15 +69,19 @@ def make_parser() -> argparse.ArgumentParser:
     sub.add_argument("--depth", type=int, default=1, help="levels of parts (default: 1)")
     add_set(sub)
 
+    sub = command("data", data_command, "data sets: list, info NAME, show NAME (a picture)")
+    sub.add_argument("action", choices=("list", "info", "show"))
+    sub.add_argument("name", nargs="?", metavar="NAME")
+    add_flags(sub, DATA_FLAGS)
+    sub.add_argument("--output", metavar="PNG", help="default: NAME.png, here")
+
+    sub = command("augment", augment_command, "picture of what training does to images")
+    add_train_flags(sub)
+    sub.add_argument("--output", default="augment.png", metavar="PNG", help="default: augment.png")
+
     sub = command("train", train_command, "train; alone: ViN on hand-written digits")
-    for flag, kind, text in TRAIN_FLAGS:
-        names = flag.split()
-        if kind is bool:
-            sub.add_argument(*names, action="store_true", default=None, help=text)
-        else:
-            sub.add_argument(*names, type=kind, help=text)
+    add_train_flags(sub)
     sub.add_argument("--output", default="runs", metavar="DIR", help="parent of the run's folder")
-    add_set(sub)
     add_cache(sub)
 
     sub = command("eval", eval_command, "accuracy of a trained run")
@@ -86,62 +95,16 @@ def make_parser() -> argparse.ArgumentParser:
     sub.add_argument("image", metavar="IMAGE")
     sub.add_argument("--output", metavar="PNG", help="default: IMAGE.attention.png, here")
 
+    sub = command("compare", compare_command, "runs side by side: a table, and a picture")
+    sub.add_argument("folders", nargs="+", metavar="RUN")
+    sub.add_argument("--output", default="compare.png", metavar="PNG", help="default: compare.png")
+
     sub = command("predict", predict_command, "most probable classes of image files")
     sub.add_argument("folder", metavar="RUN")
     sub.add_argument("images", nargs="+", metavar="IMAGE")
     sub.add_argument("--top-k", type=int, default=3)
     add_cache(sub)
     return parser
-
-
-TRAIN_FLAGS = (
-    ("--model", str, "a name from `vix list` (default: vin)"),
-    ("--dataset", str, "digits, cifar10, cifar100, tiny_imagenet, folder (default: digits)"),
-    ("--data-dir", str, "folder with the data set's archive, or your own with train/<class>/"),
-    ("--img-size", int, "pixels of the square that your own images are cut to (default: 64)"),
-    ("--on-bad-image", str, "error, or skip what cannot be decoded"),
-    ("--epochs", int, "passes over the training images"),
-    ("-b --batch-size", int, "images a step"),
-    ("--opt", str, "optimizer: adamw, lamb, lion"),
-    ("--lr", float, "highest learning rate"),
-    ("--min-lr", float, "learning rate at the end of a cosine schedule"),
-    ("--sched", str, "learning-rate schedule: cosine, constant"),
-    ("--warmup-epochs", float, "epochs of linear warm-up"),
-    ("--weight-decay", float, "decoupled; not of norms, biases, tokens, positions"),
-    ("--clip-grad", float, "largest global norm of the gradient"),
-    ("--smoothing", float, "label smoothing"),
-    ("--drop", float, "dropout of the model"),
-    ("--attention", str, "attention of the model, e.g. nystrom (see vix list --grid)"),
-    ("--num-classes", int, "classes of the model (default: those of the data)"),
-    ("--objective", str, "classify, or without labels: mpp (masked patches), byol (two views)"),
-    ("--init-from", str, "a run to start from; the head is new if the classes are"),
-    ("--swap", str, "a run to start from, with another --attention"),
-    ("--teacher", str, "a run to learn from, too; with --swap also 'self'"),
-    ("--distill", str, "what to learn from the teacher: soft (probabilities), hard (decisions)"),
-    ("--model-ema", bool, "evaluate a moving average of the parameters"),
-    ("--model-ema-decay", float, "of the moving average, per step"),
-    ("--seed", int, "of everything random"),
-)
-
-
-def add_set(parser: argparse.ArgumentParser) -> None:
-    """`--set field=value`, as often as wanted."""
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="FIELD=VALUE",
-        help="any field of the model or of TrainConfig, e.g. --set num_landmarks=16",
-    )
-
-
-def add_cache(parser: argparse.ArgumentParser) -> None:
-    """The switch for XLA's compilation cache."""
-    parser.add_argument(
-        "--no-compilation-cache",
-        action="store_true",
-        help="compile anew instead of keeping programs in the user's cache folder",
-    )
 
 
 def train_command(args: argparse.Namespace) -> int:
@@ -170,6 +133,13 @@ def train_command(args: argparse.Namespace) -> int:
     pictures = "curves.png and confusion.png" if labelled else "curves.png"
     command = f"vix eval {result.folder}" if labelled else f"vix train --init-from {result.folder}"
     out.print(f"Look at {result.folder}/{pictures}, or: {command}")
+    return 0
+
+
+def augment_command(args: argparse.Namespace) -> int:
+    """`vix augment`: a picture of training images, as they are and as training sees them."""
+    augment_picture(config_from(args), Path(args.output))
+    out.print(f"{args.output}: originals, and each as seven steps of training would see it")
     return 0
 
 

@@ -147,6 +147,7 @@ def train(
         lambda epoch: train_batches(data.train, batch_size, config.seed, epoch),
         lambda variables: task.evaluate(variables, data.val),
         task.augment,
+        task.mix,
         task.objective,
         config.model_ema_decay,
         task.context,

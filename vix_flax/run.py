@@ -90,4 +90,14 @@ def dataset_of(config: TrainConfig, data_dir: str | None = None) -> Dataset:
 
 def augment_of(config: TrainConfig, mean: tuple, std: tuple) -> Augment:
     """What the config does to images, with the data set's statistics."""
-    return Augment(mean, std, config.crop_padding, config.flip)
+    return Augment(
+        mean,
+        std,
+        crop_padding=config.crop_padding,
+        flip=config.flip,
+        min_crop=config.min_crop,
+        color_jitter=config.color_jitter,
+        policy=config.aa,
+        policy_magnitude=config.aa_magnitude,
+        erase=config.reprob,
+    )

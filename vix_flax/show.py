@@ -1,4 +1,4 @@
-"""The commands that look: `vix list`, `vix summary`, `vix attention`."""
+"""The commands that look: `vix list`, `summary`, `data`, `augment`, `attention`, `compare`."""
 
 import argparse
 import ast
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -94,7 +95,6 @@ def summary_command(args: argparse.Namespace) -> int:
 def attention_command(args: argparse.Namespace) -> int:
     """`vix attention RUN IMAGE`: a picture of what each layer and head attends to."""
     import jax.numpy as jnp
-    import numpy as np
 
     from vix_flax.attention_maps import attention_maps, attention_rollout
     from vix_flax.data import read_image
@@ -131,3 +131,94 @@ def attention_command(args: argparse.Namespace) -> int:
         f"{path}: {len(pictures)} layers" + (" and their rollout" if rolled is not None else "")
     )
     return 0
+
+
+def data_command(args: argparse.Namespace) -> int:
+    """`vix data list`, `vix data info NAME`, `vix data show NAME`."""
+    import inspect
+
+    from vix_flax.data import DATASETS, load_dataset
+    from vix_flax.training.plots import plot_images
+
+    if args.action == "list":
+        for name, load in DATASETS.items():
+            out.print(f"{name:15}{inspect.getdoc(load).splitlines()[0]}")
+        return 0
+    if args.name is None:
+        raise ValueError(f"vix data {args.action} needs the NAME of a data set (vix data list)")
+    options = {"img_size": args.img_size, "on_bad_image": args.on_bad_image}
+    data = load_dataset(args.name, args.data_dir, **options)
+    if args.action == "info":
+        shape = " × ".join(map(str, data.image_shape))
+        out.print(f"{data.name}: {len(data.classes)} classes, images {shape}")
+        for name in ("train", "val", "test"):
+            counts = np.bincount(getattr(data, name).labels, minlength=len(data.classes))
+            low, high = counts.min(), counts.max()
+            each = f"{low:,}" if low == high else f"{low:,} to {high:,}"
+            out.print(f"{name:6}{counts.sum():>9,} images, {each} a class")
+        for name, values in (("mean", data.mean), ("std", data.std)):
+            out.print(f"{name:6}" + "  ".join(f"{value:.4f}" for value in values))
+        out.print("classes: " + ", ".join(data.classes))
+        return 0
+    shown = range(min(len(data.classes), 12))
+    rows = [data.train.images[data.train.labels == label][:10] for label in shown]
+    path = Path(args.output or f"{data.name}.png")
+    plot_images(path, rows, [data.classes[label] for label in shown])
+    out.print(f"{path}: the first images of {len(shown)} of {len(data.classes)} classes")
+    return 0
+
+
+def compare_command(args: argparse.Namespace) -> int:
+    """`vix compare RUN RUN…`: a table, and a picture of accuracy against epochs and time."""
+    from vix_flax.compare import Progressed, labels
+    from vix_flax.training.plots import plot_comparison
+
+    runs = [Progressed.read(folder) for folder in args.folders]
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("model")
+    table.add_column("data")
+    headings = ("parameters", "epochs", "best val", "test", "s/epoch")
+    for heading in headings:
+        table.add_column(heading, justify="right")
+
+    def score(accuracy, loss):
+        if accuracy is not None:
+            return f"{accuracy:.2%}"
+        return "–" if loss is None else f"loss {loss:.4f}"
+
+    names = labels(runs)
+    for name, run in zip(names, runs, strict=True):
+        params = f"{run.test['params']:,}" if run.test else "–"
+        best = score(run.best("val_accuracy"), run.best("val_loss"))
+        test = score(run.test.get("test_accuracy"), run.test.get("test_loss"))
+        row = (params, str(len(run.rows)), best, test, f"{run.seconds_an_epoch:.2f}")
+        table.add_row(name, run.dataset, *row)
+    out.print(table)
+    path = Path(args.output)
+    title = ", ".join(dict.fromkeys(run.dataset for run in runs))
+    plot_comparison(path, {name: run.rows for name, run in zip(names, runs, strict=True)}, title)
+    out.print(f"{path}: accuracy by epoch and by time")
+    return 0
+
+
+def augment_picture(config, path: Path) -> None:
+    """A row for each of eight training images: as it is, then as seven steps would see it."""
+    import jax
+
+    from vix_flax.data import Mix
+    from vix_flax.run import augment_of, dataset_of
+    from vix_flax.training.plots import plot_images
+
+    data = dataset_of(config)
+    chosen = np.random.default_rng(config.seed).permutation(len(data.train))[:8]
+    images, labels = data.train.images[chosen], data.train.labels[chosen]
+    augmented = jax.jit(augment_of(config, data.mean, data.std).augmented)
+    mix = Mix(len(data.classes), config.mixup, config.cutmix)
+    steps = []
+    for key in jax.random.split(jax.random.key(config.seed), 7):
+        step = augmented(images, key)
+        if config.mixup or config.cutmix:
+            step, _ = mix(step, labels, key)
+        steps.append(np.asarray(step))
+    rows = [[image, *(step[i] for step in steps)] for i, image in enumerate(images)]
+    plot_images(path, rows, [data.classes[label] for label in labels])

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 from flax import linen as nn
 
-from vix_flax.data import Dataset, Split, TwoViews, eval_batches
+from vix_flax.data import Dataset, Mix, Split, TwoViews, eval_batches
 from vix_flax.features import fine_tune_variables, with_features
 from vix_flax.layers import field_names
 from vix_flax.run import EVAL_BATCH, Run, augment_of
@@ -33,7 +33,7 @@ class Task:
 
     Attributes:
         module: whose variables are trained: the model, or a wrapper around it.
-        objective, augment, context: as in `train_step`.
+        objective, augment, mix, context: as in `train_step`.
         evaluate: (the module's variables, split) → `loss`; with labels `accuracy`, `confusion`.
         inputs: examples of what the module is initialised with.
         start: the variables to start from; None: drawn anew.
@@ -45,6 +45,7 @@ class Task:
     augment: Callable
     evaluate: Callable[[dict, Split], dict]
     inputs: tuple[jax.ShapeDtypeStruct, ...]
+    mix: Callable | None = None
     context: Any = None
     start: dict | None = None
     model_variables: Callable[[dict], dict] = lambda variables: variables
@@ -67,7 +68,10 @@ def make_task(config: TrainConfig, model: nn.Module, data: Dataset) -> Task:
         return evaluate(variables, eval_batches(split, EVAL_BATCH), model.apply, augment)
 
     start = starting_variables(config, model)
-    return Task(model, objective, augment, accuracy, (image,), context, start)
+    mix = None
+    if config.mixup or config.cutmix:
+        mix = Mix(len(data.classes), config.mixup, config.cutmix)
+    return Task(model, objective, augment, accuracy, (image,), mix, context, start)
 
 
 def _without_labels(config, model, data, image) -> Task:

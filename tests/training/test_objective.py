@@ -33,6 +33,15 @@ def test_classify_is_the_cross_entropy_and_reports_accuracy():
     np.testing.assert_allclose(run(Classify(0.1)), wanted, rtol=1e-6)
 
 
+def test_soft_labels_are_labels_in_shares():
+    logits, share = IMAGES @ OURS["w"], 0.3
+    soft = share * jax.nn.one_hot(LABELS, 3) + (1 - share) * jax.nn.one_hot(LABELS[::-1], 3)
+    both = [cross_entropy(logits, labels, 0.1) for labels in (LABELS, LABELS[::-1])]
+    wanted = share * both[0] + (1 - share) * both[1]
+    np.testing.assert_allclose(cross_entropy(logits, soft, 0.1), wanted, rtol=1e-5)
+    assert accuracy(logits, soft) == accuracy(logits, LABELS[::-1])
+
+
 @pytest.mark.parametrize("hard", [False, True])
 def test_alpha_is_the_teachers_share(hard):
     parts = [run(Distill(apply, outputs, hard=hard, alpha=alpha)) for alpha in (0.0, 0.25, 1.0)]

@@ -239,3 +239,18 @@ def test_dropout_is_off_in_evaluation(masked):
     state = fresh(DROPPING_TOY)
     losses = {evaluated(DROPPING_TOY, state.eval_variables, masked) for _ in range(2)}
     assert losses == {evaluated(TOY, state.eval_variables, masked)}
+
+
+def test_a_step_trains_on_mixed_images_and_labels(batch):
+    seen = {}
+
+    def mix(images, labels, key):
+        seen.update(images=images.shape, labels=labels.dtype)
+        return images[::-1], jax.nn.one_hot(labels[::-1], 10)
+
+    _, mixed = train_step(fresh(TOY), batch, augment=NORMALIZE, mix=mix)
+    backwards = {name: value[::-1] for name, value in batch.items()}
+    _, plain = train_step(fresh(TOY), backwards, augment=NORMALIZE)
+    assert seen == {"images": (32, 8, 8, 1), "labels": jnp.int32}
+    np.testing.assert_allclose(mixed["loss"], plain["loss"], rtol=1e-5)
+    assert mixed["accuracy"] == plain["accuracy"]

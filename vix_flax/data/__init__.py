@@ -3,7 +3,7 @@
 import inspect
 from typing import Any
 
-from vix_flax.data.augment import Augment, TwoViews
+from vix_flax.data.augment import Augment, Mix, TwoViews
 from vix_flax.data.cifar import load_cifar10, load_cifar100
 from vix_flax.data.dataset import Dataset, Split, eval_batches, train_batches
 from vix_flax.data.digits import load_digits
@@ -43,6 +43,6 @@ def load_dataset(name: str, data_dir: str | None = None, **options: Any) -> Data
 
 
 __all__ = [
-    "DATASETS", "Augment", "Dataset", "Split", "TwoViews", "eval_batches", "load_dataset",
+    "DATASETS", "Augment", "Dataset", "Mix", "Split", "TwoViews", "eval_batches", "load_dataset",
     "read_image", "train_batches",
 ]  # fmt: skip

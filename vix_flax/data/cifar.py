@@ -77,7 +77,10 @@ def load_cifar10(data_dir: str | None = None) -> Dataset:
 
 
 def load_cifar100(data_dir: str | None = None) -> Dataset:
-    """As `load_cifar10`, with the 100 fine classes: `cifar-100-python` or `cifar-100-binary`."""
+    """45,000 training, 5,000 validation and 10,000 test images, with the 100 fine classes.
+
+    As `load_cifar10`, from `cifar-100-python` or `cifar-100-binary`.
+    """
     mean, std = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
     return _load("cifar100", "CIFAR-100", CIFAR100, data_dir, None, mean, std)
 

@@ -20,7 +20,7 @@ Named = tuple[list[str], list[int]]
 def load_folder(
     data_dir: str | None = None, img_size: int = 64, on_bad_image: str = "error"
 ) -> Dataset:
-    """All images as `(img_size, img_size, 3)`: cut to the middle square and resized.
+    """Your own images in train/<class>/, cut to the middle square of `img_size` pixels.
 
     Args:
         data_dir: the folder that has `train/`.

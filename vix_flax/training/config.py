@@ -38,6 +38,13 @@ class TrainConfig:
     smoothing: float = 0.0  # of the labels
     crop_padding: int = 0  # pixels; 0: no random crop
     flip: bool = False  # random mirroring
+    min_crop: float | None = None  # least share of the area of a random resized crop
+    color_jitter: float = 0.0  # of brightness, contrast and saturation
+    aa: str | None = None  # a policy: "rand" (RandAugment) or "trivial" (TrivialAugment)
+    aa_magnitude: int = 9  # of RandAugment, 0 to 30
+    reprob: float = 0.0  # share of the images in which a rectangle is erased
+    mixup: float = 0.0  # alpha
+    cutmix: float = 0.0  # alpha; with mixup, either of them for each batch
     model_ema: bool = False  # evaluate an exponential moving average of the parameters
     model_ema_decay: float = 0.999  # per step
     seed: int = 0
@@ -57,6 +64,14 @@ class TrainConfig:
             self._require(name, getattr(self, name) > 0, "positive")
         for name in ("min_lr", "warmup_epochs", "weight_decay", "crop_padding", "seed"):
             self._require(name, getattr(self, name) >= 0, "at least 0")
+        for name in ("color_jitter", "mixup", "cutmix"):
+            self._require(name, getattr(self, name) >= 0, "at least 0")
+        self._require("reprob", 0 <= self.reprob <= 1, "from 0 to 1")
+        self._require("aa", self.aa in (None, "rand", "trivial"), "rand, trivial or None")
+        self._require("aa_magnitude", 0 <= self.aa_magnitude <= 30, "from 0 to 30")
+        self._require(
+            "min_crop", self.min_crop is None or 0 < self.min_crop <= 1, "above 0 and at most 1"
+        )
         for name in ("smoothing", "model_ema_decay"):
             self._require(name, 0 <= getattr(self, name) < 1, "at least 0 and below 1")
         self._require("seed", self.seed < 2**32, "below 2**32")
@@ -85,8 +100,8 @@ class TrainConfig:
             self._require("objective_options", not self.objective_options, "empty to classify")
             return
         self._require("batch_size", self.objective != "byol" or self.batch_size > 1, "2 or more")
-        for name in ("init_from", "swap", "teacher"):
-            if getattr(self, name) is not None:
+        for name in ("init_from", "swap", "teacher", "mixup", "cutmix"):
+            if getattr(self, name):
                 raise ValueError(
                     f"objective={self.objective!r} has no use for {name}: leave it out"
                 )

@@ -45,6 +45,7 @@ def fit(
     train_batches: Callable[[int], Batches],
     validate: Callable[[dict], dict],
     augment: Callable,
+    mix: Callable | None = None,
     objective: Callable = CLASSIFY,
     ema_decay: float = 0.999,
     context: Any = None,
@@ -57,7 +58,7 @@ def fit(
         epochs: how many.
         train_batches: epoch → its batches.
         validate: variables → metrics, after every epoch; scalars go into its row.
-        augment, objective, ema_decay, context: as in `train_step`.
+        augment, mix, objective, ema_decay, context: as in `train_step`.
         on_step: called after every step is dispatched.
 
     Raises:
@@ -70,6 +71,7 @@ def fit(
                 state,
                 batch,
                 augment=augment,
+                mix=mix,
                 objective=objective,
                 ema_decay=ema_decay,
                 context=context,

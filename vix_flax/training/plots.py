@@ -90,3 +90,43 @@ def plot_attention(
             if len(maps) > 1:
                 axes.set_title(f"head {head}", fontsize=8)
     figure.savefig(path, dpi=110)
+
+
+def plot_images(path: Path, rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str]) -> None:
+    """Pictures `(h, w, c)` uint8 in rows, a title over the first of each row, as a PNG."""
+    from matplotlib.figure import Figure
+
+    columns = max(len(row) for row in rows)
+    figure = Figure(figsize=(1.2 * columns, 1.35 * len(rows)), layout="constrained")
+    grid = figure.subplots(len(rows), columns, squeeze=False)
+    for axes in grid.ravel():
+        axes.set_axis_off()
+    for row, pictures, title in zip(grid, rows, titles, strict=True):
+        row[0].set_title(title, fontsize=8, loc="left")
+        for axes, picture in zip(row, pictures, strict=False):
+            axes.imshow(picture[..., 0] if picture.shape[-1] == 1 else picture, cmap="gray")
+    figure.savefig(path, dpi=130)
+
+
+def plot_comparison(path: Path, runs: dict[str, Sequence[dict[str, float]]], title: str) -> None:
+    """Validation accuracy (loss, where a run has no other) against epochs and against seconds of
+    training, side by side, a line for each run, as a PNG."""
+    from matplotlib.figure import Figure
+
+    shared = all("val_accuracy" in rows[0] for rows in runs.values())
+    metric = "val_accuracy" if shared else "val_loss"
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    figure.suptitle(title)
+    by_epoch, by_time = figure.subplots(1, 2, sharey=True)
+    for name, rows in runs.items():
+        values = [row[metric] for row in rows]
+        marker = "." if len(rows) < 20 else ""
+        by_epoch.plot([row["epoch"] for row in rows], values, marker=marker, label=name)
+        by_time.plot(np.cumsum([row["seconds"] for row in rows]), values, marker=marker)
+    by_epoch.set(xlabel="epoch", ylabel=metric.replace("val_", "validation "))
+    by_time.set(xlabel="seconds of training")
+    for axes in (by_epoch, by_time):
+        axes.grid(alpha=0.3)
+    by_epoch.xaxis.get_major_locator().set_params(integer=True)
+    by_epoch.legend(fontsize=8)
+    figure.savefig(path, dpi=120)

@@ -15,12 +15,17 @@ from vix_flax.training.state import TrainState
 CLASSIFY = Classify()
 
 
-@partial(jax.jit, static_argnames=("augment", "objective", "ema_decay"), donate_argnames=("state",))
+@partial(
+    jax.jit,
+    static_argnames=("augment", "mix", "objective", "ema_decay"),
+    donate_argnames=("state",),
+)
 def train_step(
     state: TrainState,
     batch: dict[str, jax.Array],
     *,
     augment: Callable[[jax.Array, jax.Array | None], jax.Array],
+    mix: Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]] | None = None,
     objective: Callable = CLASSIFY,
     ema_decay: float = 0.999,
     context: Any = None,
@@ -31,17 +36,20 @@ def train_step(
         state: is donated: use the returned one from then on.
         batch: `{"image": (b, h, w, c) uint8, "label": (b,) int32}`.
         augment: (images, key) → what the model sees; hashable.
+        mix: (what the model sees, labels, key) → the same of mixed images, and soft labels.
         objective: what to make small, hashable; see `vix_flax.training.objective`.
         ema_decay: of the moving average, if the state has one; after t steps at most
             (1 + t) / (10 + t).
         context: arrays that the objective needs and nobody trains, such as a teacher's variables.
     """
     augment_key, dropout_key = jax.random.split(jax.random.fold_in(state.rng, state.step))
-    images = augment(batch["image"], augment_key)
+    images, labels = augment(batch["image"], augment_key), batch["label"]
+    if mix is not None:
+        images, labels = mix(images, labels, jax.random.fold_in(augment_key, 1))
 
     def loss_of(params):
         variables, rngs = {"params": params, **state.extra}, {"dropout": dropout_key}
-        return objective(state.apply_fn, variables, images, batch["label"], rngs, context)
+        return objective(state.apply_fn, variables, images, labels, rngs, context)
 
     (loss, (metrics, updates)), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
     metrics = {"loss": loss, **metrics, "grad_norm": optax.tree.norm(grads)}

@@ -7,34 +7,85 @@ import jax.numpy as jnp
 
 from vix_flax.data.augment.colour import color_jitter, gaussian_blur, grayscale, sometimes
 from vix_flax.data.augment.crop import random_crop, random_flip, random_resized_crop
+from vix_flax.data.augment.erase import random_erase
+from vix_flax.data.augment.mix import mixup_or_cutmix
+from vix_flax.data.augment.policy import rand_augment, trivial_augment
 
 
 @dataclass(frozen=True)
 class Augment:
-    """Random crop and flip (with a key), then normalisation: `(b, h, w, c)` uint8 -> float32.
+    """What recipes do to images, in this order, with a key; then normalisation: `(b, h, w, c)`
+    uint8 -> float32.
 
     Hashable, so it can be a static argument of a jitted step.
 
     Attributes:
         mean, std: of each channel, for pixels in [0, 1].
-        crop_padding: pixels of black around an image before a random crop of its size; 0 for none.
+        crop_padding: pixels of black around an image before a random crop of its size; 0: none.
+        min_crop: least share of the area of a random rectangle that is enlarged; None: none.
         flip: mirror left and right, every other image on average.
+        color_jitter: spread of brightness, contrast and saturation; 0: none.
+        policy: "rand" (RandAugment) or "trivial" (TrivialAugment); None: none.
+        policy_magnitude: strength of RandAugment, 0 to 30.
+        erase: share of the images in which a rectangle becomes noise.
     """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
     crop_padding: int = 0
     flip: bool = False
+    min_crop: float | None = None
+    color_jitter: float = 0.0
+    policy: str | None = None
+    policy_magnitude: int = 9
+    erase: float = 0.0
 
     def __call__(self, images: jax.Array, key: jax.Array | None = None) -> jax.Array:
         """Augmented if a key is given, else only normalised."""
-        if key is not None:
-            crop_key, flip_key = jax.random.split(key)
-            if self.crop_padding:
-                images = random_crop(images, crop_key, self.crop_padding)
-            if self.flip:
-                images = random_flip(images, flip_key)
+        images = images if key is None else self.augmented(images, key)
         return normalize(images, self.mean, self.std)
+
+    def augmented(self, images: jax.Array, key: jax.Array) -> jax.Array:
+        """Augmented and not yet normalised; dtype and shape are kept."""
+        keys = jax.random.split(key, 6)
+        crop_key, flip_key, enlarge_key, jitter_key, policy_key, erase_key = keys
+        if self.crop_padding:
+            images = random_crop(images, crop_key, self.crop_padding)
+        if self.min_crop is not None:
+            images = random_resized_crop(images, enlarge_key, (self.min_crop, 1.0))
+        if self.flip:
+            images = random_flip(images, flip_key)
+        if self.color_jitter:
+            images = color_jitter(images, jitter_key, *[self.color_jitter] * 3)
+        if self.policy == "rand":
+            images = rand_augment(images, policy_key, magnitude=self.policy_magnitude)
+        elif self.policy == "trivial":
+            images = trivial_augment(images, policy_key)
+        if self.erase:
+            images = random_erase(images, erase_key, self.erase)
+        return images
+
+
+@dataclass(frozen=True)
+class Mix:
+    """Two images in one, with their labels: `(b, h, w, c)` float, `(b,)` int -> the same, and
+    targets `(b, num_classes)`; see `mixup_or_cutmix`.
+
+    Attributes:
+        num_classes: of the labels.
+        mixup, cutmix: alpha of each; 0: not that one.
+    """
+
+    num_classes: int
+    mixup: float = 0.0
+    cutmix: float = 0.0
+
+    def __call__(
+        self, images: jax.Array, labels: jax.Array, key: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """Mixed images and soft targets."""
+        targets = jax.nn.one_hot(labels, self.num_classes)
+        return mixup_or_cutmix(images, targets, key, self.mixup, self.cutmix)
 
 
 @dataclass(frozen=True)
