@@ -1,7 +1,9 @@
 """What a trained ViT keeps when its attention is swapped: accuracy before, right after, and tuned.
 
     python benchmarks/swap.py --dataset digits
-    python benchmarks/swap.py --dataset cifar10 --data-dir DIR --epochs 8 --set patch_size=4
+    python benchmarks/swap.py --dataset cifar10 --data-dir DIR --epochs 4 --tune-epochs 1 \\
+        --set patch_size=4 --set dim=64 --set depth=3 --set dim_head=16 --set mlp_dim=128
+    python benchmarks/swap.py --show swap_digits_cpu     # the table of saved results again
 
 Trains a ViT by the data set's recipe (or takes `--run`), swaps each attention in, and fine-tunes
 it for `--tune-epochs`: once on labels alone, once taught by the model that it was. Test images are
@@ -80,6 +82,11 @@ def table(before, rows):
     return "\n".join(lines)
 
 
+def saved_table(name):
+    result = json.loads((RESULTS / f"{name}.json").read_text())
+    return table(result["before"], result["rows"])
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--dataset", default="digits")
@@ -91,7 +98,11 @@ def main():
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE")
     parser.add_argument("--output", default=None, help="keeps the runs (default: a temporary one)")
     parser.add_argument("--save", metavar="NAME", help="writes benchmarks/results/NAME.json")
+    parser.add_argument("--show", metavar="NAME", help="prints the table of that file and stops")
     args = parser.parse_args()
+    if args.show:
+        print(saved_table(args.show))
+        return
     keep_freed_memory()
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as temporary:

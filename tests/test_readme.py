@@ -1,6 +1,7 @@
 """What README and CONTRIBUTING show is true: their Python runs, their table is the zoo's."""
 
 import re
+import runpy
 from pathlib import Path
 
 import jax
@@ -11,6 +12,7 @@ from vix_flax.cli import make_parser
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+RESULTS = ROOT / "benchmarks" / "results"
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
 
 
@@ -27,6 +29,12 @@ def test_python_blocks_run_in_order(text):
     assert code
     for block in code:
         exec(compile(block, "block", "exec"), names)
+
+
+@pytest.mark.parametrize("path", sorted(RESULTS.glob("swap_*.json")), ids=lambda path: path.stem)
+def test_tables_of_swapped_attention_are_those_measured(path):
+    script = runpy.run_path(str(ROOT / "benchmarks" / "swap.py"))
+    assert script["saved_table"](path.stem) in README
 
 
 def test_commands_are_ones_the_parser_takes():
