@@ -64,8 +64,8 @@ def test_maps_times_values_is_the_output(name):
 
 @pytest.mark.parametrize(
     "name",
-    ["vil", "levit", "crossformer", "cait",
-     *(pytest.param(name, marks=pytest.mark.slow) for name in ("cvt", "cross_vit"))],
+    ["vil", "levit", *(pytest.param(name, marks=pytest.mark.slow)
+                       for name in ("cait", "crossformer", "cvt", "cross_vit"))],
 )  # fmt: skip
 def test_other_shapes(name):
     """One key head for all, strided keys, shrinking queries, windows, branches, class tokens."""

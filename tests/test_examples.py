@@ -10,6 +10,7 @@ EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.py"))
 SHORT = {"distill": ["--epochs", "1"]}
 
 
+@pytest.mark.slow  # each compiles models of its own
 @pytest.mark.parametrize("path", EXAMPLES, ids=[path.stem for path in EXAMPLES])
 def test_it_runs(path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", [str(path), *SHORT.get(path.stem, [])])

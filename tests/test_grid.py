@@ -50,7 +50,8 @@ def core_options(attention):
 SLOW = {
     *((name.removesuffix("_cifar"), "linear") for name in BACKBONES),
     *((name, "performer") for name in ("crossformer", "cross_vit", "t2t_vit", "pit")),
-    ("crossformer", "linformer"),
+    *(("crossformer", core) for core in ("linformer", "nystrom")),
+    *((name, "linformer") for name in ("cross_vit", "t2t_vit", "pit")),
 }
 PAIRS = [
     pytest.param(

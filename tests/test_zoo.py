@@ -20,10 +20,13 @@ import vix_flax as vix
 from vix_flax.presets import PRESETS
 
 # Stems and rotary positions together: each is tested alone, and the numbers are in test_golden.
-SLOW = [*vix.list_models("hybrid_*_rope"), "hybrid_vil", "hybrid_vip", "hybrid_vin_imagenet"]
+SLOW = [
+    *vix.list_models("hybrid_*_rope"), "hybrid_vil", "hybrid_vip", "hybrid_vit", "hybrid_mlp_mixer",
+    "hybrid_vin_imagenet", "vil_rope", "vip_rope", "vin_rope",
+]  # fmt: skip
 
 # Between them these have all parts: they are compiled in bfloat16, too.
-IN_BFLOAT16 = ("vin", "vip", "vil", "fnet", "hybrid_vit", "mlp_mixer", "cct", "cait", "levit",
+IN_BFLOAT16 = ("vin", "vip", "vil", "fnet", "hybrid_vin", "mlp_mixer", "cct", "cait", "levit",
                "cvt", "pit")  # fmt: skip
 
 

@@ -84,7 +84,7 @@ def evaluate():
 def test_in_evaluation_all_layers_are_there_and_no_rng_is_needed(evaluate):
     variables, tokens = drawn()
     out = evaluate(variables, tokens)
-    np.testing.assert_allclose(out, by_hand()[0], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(out, by_hand()[0], rtol=0, atol=5e-5)
 
 
 def test_without_layer_dropout_training_needs_no_rng():

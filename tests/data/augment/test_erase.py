@@ -106,8 +106,7 @@ def test_the_first_of_ten_draws_that_fits_is_taken():
     np.testing.assert_allclose(counts / 2000, np.diff(bounds**2) / 4.5**2, atol=0.04)
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+@pytest.mark.parametrize(("channels", "dtype"), [(1, "float32"), (3, "uint8")])
 def test_shape_and_dtype_are_kept_and_the_key_decides(channels, dtype):
     shape = (60, 7, 9, channels)
     images = jnp.asarray(np.random.default_rng(0).integers(0, 256, shape), dtype)

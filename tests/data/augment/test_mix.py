@@ -123,8 +123,7 @@ def test_an_alpha_of_zero_leaves_the_other(alphas, alone):
 
 
 @pytest.mark.parametrize("name", MIXES)
-@pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+@pytest.mark.parametrize(("channels", "dtype"), [(1, "float32"), (3, "uint8")])
 def test_shape_and_dtype_are_kept_and_the_key_decides(name, channels, dtype):
     images, targets = levels(channels, dtype), TARGETS.astype(jnp.float16)
     mix = jax.jit(MIXES[name])

@@ -220,8 +220,7 @@ def test_trivial_augment_draws_every_strength():
 
 
 @pytest.mark.parametrize("name", POLICIES)
-@pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+@pytest.mark.parametrize(("channels", "dtype"), [(1, "float32"), (3, "uint8")])
 def test_shape_and_dtype_are_kept_and_the_key_decides(name, channels, dtype):
     images = jnp.asarray(pictures(40, channels), dtype)
     policy = POLICIES[name]
