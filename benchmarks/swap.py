@@ -14,26 +14,20 @@ machine, versions and date to `benchmarks/results/`.
 import argparse
 import dataclasses
 import json
-import os
-import platform
 import tempfile
 import time
-from datetime import UTC, datetime
-from importlib.metadata import version
-from pathlib import Path
 
 import jax
+from record import RESULTS, save
 
 from vix_flax.data import eval_batches, load_dataset
+from vix_flax.flags import parse_assignments
 from vix_flax.host_memory import keep_freed_memory
 from vix_flax.launch import train
 from vix_flax.recipes import recipe
 from vix_flax.run import EVAL_BATCH, Run
-from vix_flax.show import parse_assignments
 from vix_flax.training import evaluate
 from vix_flax.wrappers import swap_attention
-
-RESULTS = Path(__file__).with_name("results")
 
 
 def attentions(tokens):
@@ -128,21 +122,17 @@ def main():
         config = dataclasses.asdict(run.config)
     print(table(before, rows))
     if args.save:
-        result = {
-            "date": datetime.now(UTC).date().isoformat(),
-            "machine": f"{platform.machine()} {jax.default_backend().upper()}, "
-            f"{os.cpu_count()} cores",
-            "versions": {name: version(name) for name in ("vix_flax", "jax", "flax", "optax")},
-            "model": {
-                name: config[name] for name in ("dataset", "model", "model_fields", "epochs")
-            },
-            "tune_epochs": args.tune_epochs,
-            "tune_lr": args.tune_lr,
-            "before": before,
-            "rows": rows,
-            "seconds": round(time.perf_counter() - start),
-        }
-        (RESULTS / f"{args.save}.json").write_text(json.dumps(result, indent=2) + "\n")
+        save(
+            args.save,
+            ("vix_flax", "jax", "flax", "optax"),
+            jax.default_backend().upper(),
+            model={name: config[name] for name in ("dataset", "model", "model_fields", "epochs")},
+            tune_epochs=args.tune_epochs,
+            tune_lr=args.tune_lr,
+            before=before,
+            rows=rows,
+            seconds=round(time.perf_counter() - start),
+        )
 
 
 if __name__ == "__main__":

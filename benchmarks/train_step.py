@@ -12,15 +12,12 @@ below 1 we are faster. `--save` writes JSON with machine, versions and date to
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import subprocess
 import sys
 import time
-from datetime import UTC, datetime
-from importlib.metadata import version
-from pathlib import Path
+
+from record import save
 
 CONFIG = dict(image_size=32, num_classes=10, dim=128, depth=4, heads=4, mlp_dim=256, dim_head=32)
 MODELS = ("vit", "vin", "vip", "vil", "fnet")
@@ -185,17 +182,8 @@ def main():
             print(f"{name:6} {kind:6} {mine:6.1f} ms{row}", flush=True)
     if args.save:
         packages = ("jax", "flax", "torch", "vit-pytorch", "vision-xformer")
-        result = {
-            "date": datetime.now(UTC).date().isoformat(),
-            "machine": f"{platform.machine()} CPU, {len(os.sched_getaffinity(0))} cores",
-            "versions": {p: version(p) for p in packages},
-            "config": config,
-            "batch": args.batch,
-            "milliseconds": rows,
-        }
-        path = Path(__file__).parent / "results" / f"train_step_cpu_patch{args.patch_size}.json"
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps(result, indent=2) + "\n")
+        name = f"train_step_cpu_patch{args.patch_size}"
+        path = save(name, packages, config=config, batch=args.batch, milliseconds=rows)
         print(f"written to {path}")
 
 

@@ -1,6 +1,7 @@
 """Tests compile many tiny models: optimizing machine code would cost more than it saves."""
 
 import os
+import tempfile
 from importlib.metadata import version
 
 import pytest
@@ -10,6 +11,12 @@ FLAGS = ["--xla_backend_optimization_level=0"]
 if version("jaxlib").startswith("0.10."):
     FLAGS.append("--xla_cpu_use_fusion_emitters=false")
 os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *FLAGS]).strip()
+# What one worker or one file has compiled, the others need not.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    COMPILED = tempfile.TemporaryDirectory(prefix="vix_flax-")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = COMPILED.name
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+os.environ["TFDS_DATA_DIR"] = "no data sets here"  # whatever this machine has
 
 # The files that take longest start first, so that two workers finish together.
 LONGEST = ("test_zoo", "test_golden", "test_grid", "test_params", "test_readme")
@@ -30,7 +37,7 @@ def trained(tmp_path_factory):
     result = train(
         CONFIG,
         tmp_path_factory.mktemp("runs"),
-        on_start=lambda *args: started.append(args),
+        on_start=started.append,
         on_step=lambda: steps.append(1),
         on_epoch=epochs.append,
     )

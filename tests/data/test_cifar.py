@@ -4,78 +4,38 @@ import io
 import os
 import pickle
 import struct
-import tarfile
 
 import numpy as np
 import pytest
+from official_archives import (
+    CLASSES100,
+    LAYOUTS,
+    NAMES,
+    binary_file,
+    cifar10,
+    cifar100,
+    files_of,
+    python_file,
+    rows,
+    write,
+)
 
 from vix_flax.data import load_dataset
 from vix_flax.data.cifar import _from_pickle, load_cifar10
-
-NAMES = ("data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5")
-PER_BATCH = 4
-LAYOUTS = ("python folder", "python archive", "binary folder", "binary archive")
-
-
-def content():
-    """Name → (images (n, 32, 32, 3), labels (n,)) of all six files."""
-    rng = np.random.default_rng(0)
-    return {
-        name: (rng.integers(0, 256, (PER_BATCH, 32, 32, 3), np.uint8), rng.integers(0, 10, 4))
-        for name in (*NAMES, "test_batch")
-    }
-
-
-def rows(images):
-    """As stored: all red values of an image, then green, then blue."""
-    return images.transpose(0, 3, 1, 2).reshape(len(images), -1)
-
-
-def python_file(images, labels):
-    batch = {b"batch_label": b"tiny", b"labels": labels.tolist(), b"data": rows(images)}
-    return pickle.dumps(batch, protocol=2)
-
-
-def binary_file(images, labels):
-    return np.concatenate([labels[:, None].astype(np.uint8), rows(images)], axis=1).tobytes()
-
-
-def files_of(layout, batches):
-    if layout.startswith("python"):
-        return {name: python_file(*batch) for name, batch in batches.items()}
-    return {f"{name}.bin": binary_file(*batch) for name, batch in batches.items()}
-
-
-def write(root, layout, files):
-    """Writes the files in this layout under `root`; returns the folder or archive."""
-    kind = "py" if layout.startswith("python") else "bin"
-    folder = f"cifar-10-batches-{kind}"
-    if layout.endswith("folder"):
-        (root / folder).mkdir(parents=True)
-        for name, data in files.items():
-            (root / folder / name).write_bytes(data)
-        return root / folder
-    root.mkdir(parents=True, exist_ok=True)
-    archive = root / f"cifar-10-{'python' if kind == 'py' else 'binary'}.tar.gz"
-    with tarfile.open(archive, "w:gz") as tar:
-        for name, data in files.items():
-            member = tarfile.TarInfo(f"{folder}/{name}")
-            member.size = len(data)
-            tar.addfile(member, io.BytesIO(data))
-    return archive
 
 
 def load(path):
     return load_dataset("cifar10", str(path))
 
 
-@pytest.mark.parametrize("place", ["itself", "in the folder given", "one level below"])
+@pytest.mark.parametrize("place", ["itself", "in the folder given", "one level below", "manual"])
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_every_official_layout_gives_the_same_images(tmp_path, layout, place):
-    batches = content()
-    path = write(tmp_path / "below", layout, files_of(layout, batches))
-    places = {"itself": path, "in the folder given": path.parent, "one level below": tmp_path}
-    data = load(places[place])
+    batches = cifar10()
+    below = "downloads/manual" if place == "manual" else "below"
+    path = write(tmp_path / below, layout, files_of(layout, batches))
+    places = {"itself": path, "in the folder given": path.parent}
+    data = load(places.get(place, tmp_path))
 
     images = np.concatenate([batches[name][0] for name in NAMES])
     labels = np.concatenate([batches[name][1] for name in NAMES])
@@ -87,7 +47,7 @@ def test_every_official_layout_gives_the_same_images(tmp_path, layout, place):
 
 
 def test_a_tenth_of_the_training_images_is_for_validation(tmp_path):
-    path = write(tmp_path, "binary folder", files_of("binary", content()))
+    path = write(tmp_path, "binary folder", files_of("binary", cifar10()))
     data = load(path)
     assert (len(data.train), len(data.val), len(data.test)) == (18, 2, 4)
     assert (len(data.classes), data.image_shape) == (10, (32, 32, 3))
@@ -112,7 +72,7 @@ def python2_file(images, labels):
 
 
 def test_pickles_of_python_2_are_read(tmp_path):
-    batches = content()
+    batches = cifar10()
     files = {name: python2_file(*batch) for name, batch in batches.items()}
     data = load(write(tmp_path, "python folder", files))
     np.testing.assert_array_equal(data.test.images, batches["test_batch"][0])
@@ -130,7 +90,7 @@ class Command:
 
 
 def test_a_pickle_that_asks_for_a_command_is_refused_and_not_run(tmp_path):
-    files = files_of("python", content())
+    files = files_of("python", cifar10())
     files["data_batch_2"] = pickle.dumps(Command(f"touch {tmp_path}/ran"), protocol=2)
     with pytest.raises(ValueError, match=r"data_batch_2.*system"):
         load(write(tmp_path / "data", "python folder", files))
@@ -138,7 +98,7 @@ def test_a_pickle_that_asks_for_a_command_is_refused_and_not_run(tmp_path):
 
 
 def test_no_folder_given():
-    with pytest.raises(ValueError, match="--data-dir"):
+    with pytest.raises(ValueError, match=r"here: run `vix data prepare cifar10`, or put cifar-10-"):
         load_dataset("cifar10")
 
 
@@ -150,7 +110,7 @@ def test_nothing_of_the_kind_there(tmp_path, name):
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_missing_batch_is_named(tmp_path, layout):
-    files = files_of(layout, content())
+    files = files_of(layout, cifar10())
     missing = sorted(files)[2]
     del files[missing]
     with pytest.raises(ValueError, match=missing):
@@ -160,7 +120,7 @@ def test_a_missing_batch_is_named(tmp_path, layout):
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("kept", [0, 100, 5000, -1])
 def test_a_truncated_batch_is_named(tmp_path, layout, kept):
-    files = files_of(layout, content())
+    files = files_of(layout, cifar10())
     name = sorted(files)[3]
     files[name] = files[name][:kept]
     with pytest.raises(ValueError, match=name):
@@ -170,7 +130,7 @@ def test_a_truncated_batch_is_named(tmp_path, layout, kept):
 @pytest.mark.parametrize("layout", ["python archive", "binary archive"])
 @pytest.mark.parametrize("share", [0, 0.1, 0.5, 0.9])
 def test_a_truncated_archive_is_named(tmp_path, layout, share):
-    archive = write(tmp_path, layout, files_of(layout, content()))
+    archive = write(tmp_path, layout, files_of(layout, cifar10()))
     data = archive.read_bytes()
     archive.write_bytes(data[: int(share * len(data))])
     with pytest.raises(ValueError, match=archive.name):
@@ -185,7 +145,7 @@ def test_an_archive_that_is_none(tmp_path):
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_labels_out_of_range_are_refused(tmp_path, layout):
-    batches = content()
+    batches = cifar10()
     batches["data_batch_4"][1][0] = 10
     with pytest.raises(ValueError, match="label"):
         load(write(tmp_path, layout, files_of(layout, batches)))
@@ -204,7 +164,7 @@ def test_labels_out_of_range_are_refused(tmp_path, layout):
     ids=["list", "no data", "no labels", "too few labels", "too few pixels", "floats"],
 )
 def test_a_pickle_of_something_else_is_refused(tmp_path, batch):
-    files = files_of("python", content())
+    files = files_of("python", cifar10())
     files["test_batch"] = pickle.dumps(batch, protocol=2)
     with pytest.raises(ValueError, match="test_batch"):
         load(write(tmp_path, "python folder", files))
@@ -228,36 +188,6 @@ def test_a_batch_cut_between_two_images_is_noticed(tmp_path):
         (folder / name).write_bytes(raw)
     with pytest.raises(ValueError, match="one of them is truncated"):
         load_cifar10(str(tmp_path))
-
-
-CLASSES100 = tuple(f"class_{i}" for i in range(100))
-
-
-def cifar100(root, kind, classes=CLASSES100):
-    """Twenty training and four test images in the layout of CIFAR-100; returns them."""
-    rng = np.random.default_rng(1)
-    sets = {
-        name: (rng.integers(0, 256, (n, 32, 32, 3), np.uint8), rng.integers(0, 100, n))
-        for name, n in (("train", 20), ("test", 4))
-    }
-    folder = root / f"cifar-100-{kind}"
-    folder.mkdir(parents=True)
-    for name, (images, labels) in sets.items():
-        coarse = np.full(len(labels), 7)
-        if kind == "python":
-            batch = {b"fine_labels": labels.tolist(), b"coarse_labels": coarse.tolist()}
-            content = pickle.dumps({**batch, b"data": rows(images)}, protocol=2)
-            (folder / name).write_bytes(content)
-        else:
-            columns = np.stack([coarse, labels], axis=1).astype(np.uint8)
-            content = np.concatenate([columns, rows(images)], axis=1).tobytes()
-            (folder / f"{name}.bin").write_bytes(content)
-    if kind == "python":
-        names = {b"fine_label_names": [name.encode() for name in classes]}
-        (folder / "meta").write_bytes(pickle.dumps(names, protocol=2))
-    else:
-        (folder / "fine_label_names.txt").write_text("\n".join(classes) + "\n")
-    return sets
 
 
 @pytest.mark.parametrize("kind", ["python", "binary"])

@@ -1,9 +1,9 @@
-"""Splits are checked when built; batches cover them in an order that is known."""
+"""Splits are checked when built."""
 
 import numpy as np
 import pytest
 
-from vix_flax.data import Dataset, Split, eval_batches, load_dataset, train_batches
+from vix_flax.data import Dataset, Split, load_dataset
 
 
 def numbered(n):
@@ -19,57 +19,6 @@ def dataset(classes="ab", **splits):
 
 
 PARTS = ("train", "val", "test")
-
-
-def order(split, batch_size, seed, epoch):
-    batches = list(train_batches(split, batch_size, seed, epoch))
-    return np.concatenate([batch["label"] for batch in batches]).tolist()
-
-
-def test_the_order_of_training_is_fixed_by_seed_and_epoch():
-    split = numbered(50)
-    assert order(split, 10, seed=1, epoch=3) == order(split, 10, seed=1, epoch=3)
-    assert order(split, 10, seed=1, epoch=3) != order(split, 10, seed=1, epoch=4)
-    assert order(split, 10, seed=1, epoch=3) != order(split, 10, seed=2, epoch=3)
-
-
-def test_the_order_of_training_does_not_depend_on_the_batch_size():
-    assert order(numbered(48), 4, 0, 0) == order(numbered(48), 12, 0, 0)
-
-
-def test_an_epoch_has_no_image_twice_and_drops_the_incomplete_batch():
-    seen = order(numbered(50), 8, 0, 0)
-    assert len(seen) == 48
-    assert len(set(seen)) == 48
-
-
-def test_what_one_epoch_drops_another_epoch_sees():
-    seen = {label for epoch in range(5) for label in order(numbered(50), 8, 0, epoch)}
-    assert seen == set(range(50))
-
-
-def test_a_split_smaller_than_a_batch_is_one_batch():
-    assert sorted(order(numbered(5), 128, 0, 0)) == list(range(5))
-
-
-def test_training_images_stay_with_their_labels():
-    for batch in train_batches(numbered(20), 6, 0, 0):
-        assert batch["image"].dtype == np.uint8
-        assert batch["label"].dtype == np.int32
-        np.testing.assert_array_equal(batch["image"][:, 1, 2, 0], batch["label"])
-
-
-@pytest.mark.parametrize("batch_size", [1, 3, 7, 10, 11, 100])
-def test_evaluation_sees_every_image_exactly_once(batch_size):
-    batches = list(eval_batches(numbered(10), batch_size))
-    assert len({batch["image"].shape for batch in batches}) == 1
-    labels = [batch["label"][batch["mask"] == 1] for batch in batches]
-    np.testing.assert_array_equal(np.concatenate(labels), np.arange(10))
-    for batch in batches:
-        real = batch["mask"] == 1
-        np.testing.assert_array_equal(batch["image"][real, 0, 0, 0], batch["label"][real])
-        assert set(batch["mask"]) <= {0, 1}
-        assert batch["mask"].dtype == np.float32
 
 
 def test_image_shape_is_height_width_channels():

@@ -1,13 +1,15 @@
 """Image files become arrays once; nothing half-written or out of date is ever read."""
 
 import io
+import os
+import time
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from vix_flax.data import decode
-from vix_flax.data.decode import cached, decode_splits
+from vix_flax.data.decode import OnDemand, cached, decode_splits, memory_left
 from vix_flax.data.files import files_in
 
 SHAPE = (4, 6, 3)
@@ -71,6 +73,23 @@ def test_a_damaged_entry_is_made_again(pictures, cache):
     assert_in_order(splits_of(pictures)["train"], range(7))
 
 
+@pytest.mark.parametrize("name", ["images.npy", "names.txt"])
+def test_an_entry_of_which_a_part_is_gone_is_made_again(pictures, cache, name):
+    splits_of(pictures)
+    (entry,) = cache.iterdir()
+    (entry / name).unlink()
+    assert_in_order(splits_of(pictures)["train"], range(7))
+
+
+def test_what_killed_processes_left_is_removed_after_a_day(pictures, cache):
+    for age, name in ((2, "writing-old"), (0, "writing-new")):
+        (cache / name).mkdir(parents=True)
+        seconds = time.time() - age * decode.DAY
+        os.utime(cache / name, (seconds, seconds))
+    splits_of(pictures)
+    assert [path.name for path in cache.glob("writing-*")] == ["writing-new"]
+
+
 def test_a_bad_image_is_named_or_skipped(pictures, capsys):
     (pictures / "3.png").write_bytes(b"no image")
     with pytest.raises(ValueError, match=r"3\.png is no image that can be read"):
@@ -82,6 +101,40 @@ def test_a_bad_image_is_named_or_skipped(pictures, capsys):
         assert "skipped 1 images that cannot be read, such as 3.png" in capsys.readouterr().err
     with pytest.raises(ValueError, match="on_bad_image='ignore' must be error or skip"):
         splits_of(pictures, on_bad_image="ignore")
+
+
+@pytest.mark.parametrize("on_bad_image", ["error", "skip"])
+def test_streamed_images_are_the_same(pictures, on_bad_image, capsys):
+    splits = splits_of(pictures, stream=True, on_bad_image=on_bad_image)
+    wanted = splits_of(pictures, stream=False)
+    for name, split in splits.items():
+        assert isinstance(split.images, OnDemand)
+        assert split.images.shape == wanted[name].images.shape
+        np.testing.assert_array_equal(split.images[[2, 0, 1]], wanted[name].images[[2, 0, 1]])
+        np.testing.assert_array_equal(split.images[1:][0], wanted[name].images[1])
+
+
+def test_a_bad_image_of_a_stream_is_named_or_skipped(pictures, capsys):
+    (pictures / "3.png").write_bytes(b"no image")
+    images = splits_of(pictures, stream=True)["train"].images
+    with pytest.raises(ValueError, match=r"3\.png is no image that can be read"):
+        images[3]
+    for _ in range(2):  # the second time from the cache
+        splits = splits_of(pictures, stream=True, on_bad_image="skip")
+        np.testing.assert_array_equal(splits["train"].labels, [0, 1, 2, 4, 5, 6])
+        assert splits["train"].images[3].max() == 40
+        assert splits["test"].images[0].max() == 70
+        assert "skipped 1 images that cannot be read, such as 3.png" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("left", "streamed"), [(2 * 720, False), (2 * 720 - 1, True)])
+def test_what_takes_more_than_half_of_the_memory_is_streamed(pictures, monkeypatch, left, streamed):
+    monkeypatch.setattr(decode, "memory_left", lambda: left)
+    assert isinstance(splits_of(pictures)["train"].images, OnDemand) == streamed
+
+
+def test_some_memory_is_left():
+    assert 2**20 < memory_left() < 2**60
 
 
 def test_no_good_image_at_all(pictures):
@@ -130,7 +183,7 @@ def test_another_process_was_first(pictures, cache):
 
     np.testing.assert_array_equal(cached(files, "what", build)["x"], np.arange(3))
     (entry,) = cache.iterdir()
-    assert [path.name for path in entry.iterdir()] == ["x.npy"]
+    assert {path.name for path in entry.iterdir()} == {"names.txt", "x.npy"}
 
 
 def test_an_interrupt_does_not_wait_for_all_images(pictures, monkeypatch):

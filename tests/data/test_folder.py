@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vix_flax.data import load_dataset
+from vix_flax.data import folder, load_dataset
 from vix_flax.data.folder import statistics
 
 COLOURS = {"cat": (250, 10, 10), "dog": (10, 250, 10), "eel": (10, 10, 250)}
@@ -72,6 +72,16 @@ def test_alone_a_tenth_of_each_class_is_held_out_twice(root):
         assert len(set(np.bincount(split.labels))) == 1
     again = loaded(root)
     np.testing.assert_array_equal(again.val.images, data.val.images)
+
+
+def test_a_stream_has_the_same_images_and_statistics(root, monkeypatch):
+    monkeypatch.setattr(folder, "SAMPLE", 20)
+    data, streamed = loaded(root, stream=False), loaded(root, stream=True)
+    assert (streamed.mean, streamed.std) == (data.mean, data.std)
+    for name in ("train", "val", "test"):
+        ours, theirs = getattr(data, name), getattr(streamed, name)
+        np.testing.assert_array_equal(ours.labels, theirs.labels)
+        np.testing.assert_array_equal(ours.images, theirs.images[range(len(theirs))])
 
 
 def test_the_middle_square_in_proportion(tmp_path):

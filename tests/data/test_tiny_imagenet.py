@@ -1,17 +1,10 @@
 """Tiny ImageNet from tiny archives in the official layout, and from broken ones."""
 
-import io
-import shutil
-import zipfile
-
 import numpy as np
 import pytest
-from PIL import Image
+from official_archives import VAL, level, packed, tiny_imagenet, unpacked
 
 from vix_flax.data import load_dataset
-
-WNIDS = ("n02124075", "n01641577", "n04067472")
-PER_CLASS, VAL = 20, 6
 
 
 @pytest.fixture(autouse=True)
@@ -19,55 +12,9 @@ def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
-def jpeg(level, mode="RGB"):
-    buffer = io.BytesIO()
-    colour = level if mode == "L" else (level,) * 3
-    Image.new(mode, (64, 64), colour).save(buffer, "jpeg", quality=95)
-    return buffer.getvalue()
-
-
-def level(label, i):
-    """How bright image i of a class is: unlike any other, and a greyscale file now and then."""
-    return 80 * label + 3 * i
-
-
-def official():
-    """Name → content, as the official archive has them."""
-    files = {
-        "wnids.txt": "\n".join(WNIDS) + "\n",
-        "words.txt": "n00000000\tnothing\nn01641577\tbullfrog, Rana catesbeiana\n"
-        "n02124075\tEgyptian cat\nn04067472\treel\n",
-        "test/images/test_0.JPEG": jpeg(1),
-    }
-    lines = []
-    for label, wnid in enumerate(WNIDS):
-        files[f"train/{wnid}/{wnid}_boxes.txt"] = "boxes"
-        for i in range(PER_CLASS):
-            mode = "L" if i % 5 == 0 else "RGB"
-            files[f"train/{wnid}/images/{wnid}_{i}.JPEG"] = jpeg(level(label, i), mode)
-    for i in range(VAL):
-        files[f"val/images/val_{i}.JPEG"] = jpeg(level(i % 3, i))
-        lines.append(f"val_{i}.JPEG\t{WNIDS[i % 3]}\t0\t0\t1\t1\n")
-    return {**files, "val/val_annotations.txt": "".join(lines)}
-
-
-def packed(root, files):
-    with zipfile.ZipFile(root / "tiny-imagenet-200.zip", "w") as archive:
-        for name, content in files.items():
-            archive.writestr(f"tiny-imagenet-200/{name}", content)
-    return str(root)
-
-
-def unpacked(root, files):
-    packed(root, files)
-    shutil.unpack_archive(root / "tiny-imagenet-200.zip", root / "below")
-    (root / "tiny-imagenet-200.zip").unlink()
-    return str(root)
-
-
 @pytest.mark.parametrize("pack", [packed, unpacked])
 def test_every_image_has_its_label(tmp_path, pack):
-    data = load_dataset("tiny_imagenet", pack(tmp_path, official()))
+    data = load_dataset("tiny_imagenet", pack(tmp_path, tiny_imagenet()))
     assert data.classes == ("Egyptian cat", "bullfrog", "reel")
     assert (len(data.train), len(data.val), len(data.test)) == (54, 6, 6)
     assert data.image_shape == (64, 64, 3)
@@ -85,12 +32,12 @@ def test_every_image_has_its_label(tmp_path, pack):
 
 def test_classes_that_are_called_alike_keep_their_number(tmp_path):
     words = "n02124075\tcrane, bird\nn01641577\tcrane\nn04067472\treel\n"
-    data = load_dataset("tiny_imagenet", packed(tmp_path, {**official(), "words.txt": words}))
+    data = load_dataset("tiny_imagenet", packed(tmp_path, {**tiny_imagenet(), "words.txt": words}))
     assert data.classes == ("crane (n02124075)", "crane (n01641577)", "reel")
 
 
 def without(*names):
-    return {k: v for k, v in official().items() if not any(n in k for n in names)}
+    return {k: v for k, v in tiny_imagenet().items() if not any(n in k for n in names)}
 
 
 @pytest.mark.parametrize(
@@ -99,15 +46,19 @@ def without(*names):
         (without("wnids.txt"), r"holds no wnids\.txt"),
         (without("words.txt"), r"holds no words\.txt"),
         (without("val_annotations"), r"holds no val/val_annotations\.txt"),
-        (without("train/n01641577/images"), "0 images in train/n01641577"),
+        (without("train/n01641577/images"), "no images in train/n01641577"),
+        ({**tiny_imagenet(), "val/val_annotations.txt": ""}, r"val_annotations\.txt is empty"),
         (without("val/images/val_3"), r"holds no val/images/val_3\.JPEG"),
         (
-            {**official(), "val/val_annotations.txt": "val_0.JPEG\tn09999999\t0\n"},
+            {**tiny_imagenet(), "val/val_annotations.txt": "val_0.JPEG\tn09999999\t0\n"},
             "unknown class n09999999",
         ),
-        ({**official(), "val/val_annotations.txt": "val_0.JPEG\n"}, r"has the line 'val_0\.JPEG'"),
         (
-            {**official(), "train/n02124075/images/n02124075_7.JPEG": b"\xff\xd8cut off"},
+            {**tiny_imagenet(), "val/val_annotations.txt": "val_0.JPEG\n"},
+            r"has the line 'val_0\.JPEG'",
+        ),
+        (
+            {**tiny_imagenet(), "train/n02124075/images/n02124075_7.JPEG": b"\xff\xd8cut off"},
             r"n02124075_7\.JPEG is no image that can be read",
         ),
     ],
@@ -118,7 +69,7 @@ def test_what_is_broken_is_named(tmp_path, files, message):
 
 
 def test_bad_images_can_be_skipped(tmp_path, capsys):
-    files = {**official(), "train/n02124075/images/n02124075_7.JPEG": b"\xff\xd8cut off"}
+    files = {**tiny_imagenet(), "train/n02124075/images/n02124075_7.JPEG": b"\xff\xd8cut off"}
     data = load_dataset("tiny_imagenet", packed(tmp_path, files), on_bad_image="skip")
     assert len(data.train) == 53
     assert "n02124075_7.JPEG" in capsys.readouterr().err
@@ -126,5 +77,5 @@ def test_bad_images_can_be_skipped(tmp_path, capsys):
 
 @pytest.mark.parametrize("data_dir", [None, "nowhere"])
 def test_where_to_get_it_and_where_to_put_it(data_dir):
-    with pytest.raises(ValueError, match=r"tiny-imagenet-200\.zip \(from http://cs231n"):
+    with pytest.raises(ValueError, match=r"put tiny-imagenet-200\.zip or .* \(from http"):
         load_dataset("tiny_imagenet", data_dir)

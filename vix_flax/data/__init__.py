@@ -1,11 +1,12 @@
-"""Data sets by name, as uint8 arrays in memory, and augmentation on the device. Knows no model."""
+"""Data sets by name, batches of them, and augmentation on the device. Knows no model."""
 
 import inspect
 from typing import Any
 
 from vix_flax.data.augment import Augment, Mix, TwoViews
+from vix_flax.data.batches import LOADERS, TrainBatches, choose_loader, eval_batches
 from vix_flax.data.cifar import load_cifar10, load_cifar100
-from vix_flax.data.dataset import Dataset, Split, eval_batches, train_batches
+from vix_flax.data.dataset import Dataset, Split
 from vix_flax.data.digits import load_digits
 from vix_flax.data.folder import load_folder
 from vix_flax.data.image_file import read_image
@@ -21,12 +22,15 @@ DATASETS = {
 }
 
 
-def load_dataset(name: str, data_dir: str | None = None, **options: Any) -> Dataset:
+def load_dataset(
+    name: str, data_dir: str | None = None, stream: bool | None = None, **options: Any
+) -> Dataset:
     """The data set of that name, from `data_dir` where it is not part of the package.
 
     Args:
         name: in `DATASETS`.
         data_dir: where its files are.
+        stream: decode image files when they are needed instead of now; None: if memory is short.
         options: what its loader takes beside; None stands for the loader's default.
 
     Raises:
@@ -39,10 +43,12 @@ def load_dataset(name: str, data_dir: str | None = None, **options: Any) -> Data
     for option, value in given.items():
         if option not in known:
             raise ValueError(f"{option}={value!r}: {name} has no use for it; leave it out")
+    if "stream" in known:
+        given["stream"] = stream
     return DATASETS[name](data_dir, **given)
 
 
 __all__ = [
-    "DATASETS", "Augment", "Dataset", "Mix", "Split", "TwoViews", "eval_batches", "load_dataset",
-    "read_image", "train_batches",
+    "DATASETS", "LOADERS", "Augment", "Dataset", "Mix", "Split", "TrainBatches", "TwoViews",
+    "choose_loader", "eval_batches", "load_dataset", "read_image",
 ]  # fmt: skip

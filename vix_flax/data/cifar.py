@@ -12,8 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from vix_flax.data.dataset import Dataset, Split
+from vix_flax.data.decode import decode_splits
 from vix_flax.data.files import find_files
+from vix_flax.data.prepared import default_data_dir, find_prepared, nothing_there, read_prepared
 
+SHAPE = (32, 32, 3)
 PIXELS = 3 * 32 * 32
 URL = "https://www.cs.toronto.edu/~kriz/"
 
@@ -67,7 +70,8 @@ def load_cifar10(data_dir: str | None = None) -> Dataset:
 
     Args:
         data_dir: a folder with `cifar-10-python.tar.gz`, `cifar-10-binary.tar.gz`,
-            `cifar-10-batches-py/` or `cifar-10-batches-bin/`, or one of these itself.
+            `cifar-10-batches-py/` or `cifar-10-batches-bin/`, or one of these itself; or with the
+            set as TFDS has prepared it (array_record). None: where TFDS keeps its sets.
 
     Raises:
         ValueError: nothing of the kind there, or a file that is missing, truncated or damaged.
@@ -86,24 +90,66 @@ def load_cifar100(data_dir: str | None = None) -> Dataset:
 
 
 def _load(name, title, layouts, data_dir, classes, mean, std) -> Dataset:
-    expected = " or ".join(f"{layout.archive} or {layout.folder}/" for layout in layouts)
-    if data_dir is None:
-        raise ValueError(f"{name} needs --data-dir: the folder that holds {expected} (from {URL})")
+    place = data_dir or default_data_dir()
+    prepared = find_prepared(place, (f"vix_{name}", name))
+    if prepared:
+        files, classes, named = read_prepared(prepared, ("train", "test"))
+        splits = decode_splits(files, named, SHAPE, stream=False)
+    else:
+        found = find_official(place, layouts, classes)
+        if found is None:
+            expected = " or ".join(f"{layout.archive} or {layout.folder}/" for layout in layouts)
+            raise ValueError(nothing_there(name, title, data_dir, expected, URL))
+        classes, splits = found
+    train = splits["train"]
+    cut = len(train) - max(1, len(train) // 10)
+    val = Split(train.images[cut:], train.labels[cut:])
+    train = Split(train.images[:cut], train.labels[:cut])
+    return Dataset(name, tuple(classes), mean, std, train, val, splits["test"])
+
+
+def find_official(
+    folder: str, layouts: tuple[Layout, ...], classes: tuple[str, ...] | None = None
+) -> tuple[tuple[str, ...], dict[str, Split]] | None:
+    """Class names and official splits `train` and `test`, from whichever version is in `folder`.
+
+    Args:
+        folder: as in `load_cifar10`.
+        layouts: the versions to look for, in this order.
+        classes: their names; None: as the version says.
+
+    Raises:
+        ValueError: a file that is missing, truncated or damaged.
+    """
     for layout in layouts:
-        files = find_files(data_dir, layout.folder, layout.archive)
+        files = find_files(folder, layout.folder, layout.archive)
         if files is None:
             continue
         classes = classes or _class_names(files.read, layout)
-        parts = [_decode(files.read, file, layout, len(classes)) for file in layout.train]
-        counts = [len(labels) for _, labels in parts]
-        if len(set(counts)) > 1:
-            raise ValueError(f"training batches of {counts} images: one of them is truncated")
-        images, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-        test = Split(*_decode(files.read, layout.test, layout, len(classes)))
-        cut = len(labels) - max(1, len(labels) // 10)
-        train, val = Split(images[:cut], labels[:cut]), Split(images[cut:], labels[cut:])
-        return Dataset(name, classes, mean, std, train, val, test)
-    raise ValueError(f"no {title} under {data_dir}: expected {expected} (from {URL})")
+        named = {"train": layout.train, "test": (layout.test,)}
+        return classes, {
+            split: _decode_all(files.read, names, layout, len(classes))
+            for split, names in named.items()
+        }
+    return None
+
+
+def _decode_all(read, names, layout, classes) -> Split:
+    """One split of several files, in memory once: each file is copied to its place."""
+    images = labels = None
+    for i, name in enumerate(names):
+        some, numbers = _decode(read, name, layout, classes)
+        if images is None:
+            count = len(numbers)
+            images = np.empty((count * len(names), *SHAPE), np.uint8)
+            labels = np.empty(len(images), np.int32)
+        if len(numbers) != count:
+            raise ValueError(
+                f"{names[0]} has {count} images, {name} {len(numbers)}: one of them is truncated"
+            )
+        images[i * count : (i + 1) * count] = some
+        labels[i * count : (i + 1) * count] = numbers
+    return Split(images, labels)
 
 
 def _class_names(read: Callable[[str], bytes], layout: Layout) -> tuple[str, ...]:
@@ -163,5 +209,5 @@ class _ArraysOnly(pickle.Unpickler):
 
 
 def _images(pixels: np.ndarray) -> np.ndarray:
-    """(n, 3072), channel by channel -> (n, 32, 32, 3)."""
-    return np.ascontiguousarray(pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
+    """(n, 3072), channel by channel -> (n, 32, 32, 3), a view."""
+    return pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)

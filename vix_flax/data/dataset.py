@@ -1,16 +1,16 @@
-"""A data set in memory: uint8 images, int32 labels, three splits, and batches of them."""
+"""A data set: uint8 images, int32 labels, three splits."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Split:
-    """Images `(n, h, w, c)` uint8 and labels `(n,)` int32."""
+    """Images `(n, h, w, c)` uint8, an array or decoded on demand, and labels `(n,)` int32."""
 
-    images: np.ndarray
+    images: Any
     labels: np.ndarray
 
     def __len__(self):
@@ -58,28 +58,3 @@ class Dataset:
     def image_shape(self) -> tuple[int, int, int]:
         """(height, width, channels) of every image."""
         return self.train.images.shape[1:]
-
-
-def train_batches(split: Split, batch_size: int, seed: int, epoch: int) -> Iterator[dict]:
-    """One epoch of `{"image": uint8 (b, h, w, c), "label": int32 (b,)}` in an order that (seed,
-    epoch) fixes; the incomplete last batch is left out (a whole split smaller than one is one).
-    """
-    batch_size = min(batch_size, len(split))
-    order = np.random.default_rng((seed, epoch)).permutation(len(split))
-    for start in range(0, len(split) - batch_size + 1, batch_size):
-        chosen = order[start : start + batch_size]
-        yield {"image": split.images[chosen], "label": split.labels[chosen]}
-
-
-def eval_batches(split: Split, batch_size: int) -> Iterator[dict]:
-    """Every image once, in order; the last batch is padded and `mask` (b,) float32 is 0 there."""
-    batch_size = min(batch_size, len(split))
-    for start in range(0, len(split), batch_size):
-        image = split.images[start : start + batch_size]
-        label = split.labels[start : start + batch_size]
-        short = batch_size - len(label)
-        yield {
-            "image": np.pad(image, ((0, short), (0, 0), (0, 0), (0, 0))),
-            "label": np.pad(label, (0, short)),
-            "mask": np.pad(np.ones(len(label), np.float32), (0, short)),
-        }

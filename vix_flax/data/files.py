@@ -21,7 +21,7 @@ class Files:
     Attributes:
         origin: the folder or archive.
         names: of all files, sorted, with "/" between their parts.
-        read: name → content.
+        read: name → content; of a tar, once.
         fingerprint: changes when anything in it does.
     """
 
@@ -32,7 +32,8 @@ class Files:
 
 
 def find_files(data_dir: str | Path, folder: str, archive: str) -> Files | None:
-    """The folder or else the archive of these names: `data_dir` itself, in it, or one level below.
+    """The folder or else the archive of these names: `data_dir` itself, in it, or one level below;
+    or in `downloads/manual`, where TFDS has what was downloaded by hand.
 
     Args:
         data_dir: where to look.
@@ -47,14 +48,15 @@ def find_files(data_dir: str | Path, folder: str, archive: str) -> Files | None:
         return files_in(root)
     if root.is_file() and root.match(archive):
         return _archived(root, folder)
-    below = sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
-    for place in (root, *below):
+    if not root.is_dir():
+        return None
+    below = sorted(path for path in root.iterdir() if path.is_dir())
+    places = [root, *below, root / "downloads" / "manual"]  # the last is TFDS's
+    for place in places:
         if (place / folder).is_dir():
             return files_in(place / folder)
-    for place in (root, *below):
-        for path in sorted(place.glob(archive)) if place.is_dir() else ():
-            return _archived(path, folder)
-    return None
+    archives = [path for place in places for path in sorted(place.glob(archive))]
+    return _archived(archives[0], folder) if archives else None
 
 
 def files_in(root: Path) -> Files:
@@ -82,7 +84,8 @@ def _archived(path: Path, folder: str) -> Files:
         held, read = _zipped(path) if path.suffix == ".zip" else _tarred(path)
     except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
         raise _damaged(path, error) from None
-    inside = {name.removeprefix(f"{folder}/"): name for name in held if name.startswith(folder)}
+    top = f"{folder}/"
+    inside = {name.removeprefix(top): name for name in held if name.startswith(top)}
 
     def read_below(name):
         if name not in inside:
@@ -102,14 +105,16 @@ def _damaged(path, error):
 
 
 def _tarred(path):
-    """A compressed tar has no index: its files are read once, all of them."""
+    """A compressed tar has no index: its files are read all at once, and each is forgotten when it
+    has been asked for.
+    """
     with tarfile.open(path) as tar:
         content = {}
         for member in tar:
             if member.isfile():
                 _check_size(path, member.name, member.size)
                 content[member.name] = tar.extractfile(member).read()
-    return content, content.__getitem__
+    return list(content), content.pop
 
 
 def _zipped(path):

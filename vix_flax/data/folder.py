@@ -6,6 +6,7 @@ tested on; what is missing then is drawn from `train`, a tenth of each class for
 
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,11 +15,15 @@ from vix_flax.data.decode import decode_splits
 from vix_flax.data.files import Files, files_in
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+SAMPLE = 10_000  # images that tell what a channel's mean is
 Named = tuple[list[str], list[int]]
 
 
 def load_folder(
-    data_dir: str | None = None, img_size: int = 64, on_bad_image: str = "error"
+    data_dir: str | None = None,
+    img_size: int = 64,
+    on_bad_image: str = "error",
+    stream: bool | None = None,
 ) -> Dataset:
     """Your own images in train/<class>/, cut to the middle square of `img_size` pixels.
 
@@ -26,6 +31,7 @@ def load_folder(
         data_dir: the folder that has `train/`.
         img_size: pixels.
         on_bad_image: "error", or "skip" what cannot be decoded.
+        stream: as in `load_dataset`.
 
     Raises:
         ValueError: no such folders, no images, an empty class, images outside of class folders, or
@@ -48,7 +54,7 @@ def load_folder(
     for name in ("test", "val"):
         if not splits[name][0]:
             splits["train"], splits[name] = _held_out(splits["train"], name)
-    decoded = decode_splits(files, splits, (img_size, img_size, 3), on_bad_image)
+    decoded = decode_splits(files, splits, (img_size, img_size, 3), on_bad_image, stream)
     mean, std = statistics(decoded["train"].images)
     return Dataset("folder", classes, mean, std, **decoded)
 
@@ -95,12 +101,18 @@ def _held_out(train: Named, split: str) -> tuple[Named, Named]:
     return tuple((names[part].tolist(), labels[part].tolist()) for part in (~chosen, chosen))
 
 
-def statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel, for pixels in [0, 1], exactly."""
+def statistics(images: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel, for pixels in [0, 1], of at most `SAMPLE` images
+    drawn by a fixed seed.
+    """
     counts = np.zeros((images.shape[-1], 256), np.int64)
-    for start in range(0, len(images), 256):  # bincount works on a copy eight times as large
+    chosen = np.arange(len(images))
+    if len(images) > SAMPLE:
+        chosen = np.sort(np.random.default_rng(0).permutation(chosen)[:SAMPLE])
+    for start in range(0, len(chosen), 256):  # bincount works on a copy eight times as large
+        some = images[chosen[start : start + 256]]
         for channel, row in enumerate(counts):
-            row += np.bincount(images[start : start + 256, ..., channel].ravel(), minlength=256)
+            row += np.bincount(some[..., channel].ravel(), minlength=256)
     shares, levels = counts / counts.sum(axis=1, keepdims=True), np.arange(256) / 255
     mean = shares @ levels
     std = np.sqrt((shares * (levels - mean[:, None]) ** 2).sum(axis=1))

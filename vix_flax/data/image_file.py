@@ -34,7 +34,7 @@ def decode_image(
         raise ValueError(f"image files have 1 or 3 channels; the model was trained on {channels}")
     try:
         with Image.open(io.BytesIO(content)) as image:
-            image = ImageOps.exif_transpose(image)
+            ImageOps.exif_transpose(image, in_place=True)
             if image.mode.startswith("I"):  # 16 bits of grey, which Pillow would cut off at 255
                 image = Image.fromarray((np.asarray(image) / 257).astype(np.uint8))
             # Transparent pixels are black, as the padding of a random crop is.
@@ -42,7 +42,9 @@ def decode_image(
                 image = Image.alpha_composite(
                     Image.new("RGBA", image.size, (0, 0, 0, 255)), image.convert("RGBA")
                 )
-            image = image.convert("L" if channels == 1 else "RGB")
+            mode = "L" if channels == 1 else "RGB"
+            if image.mode != mode:
+                image = image.convert(mode)
             if image.size != (width, height):
                 image = ImageOps.fit(image, (width, height), Image.Resampling.BICUBIC)
             pixels = np.asarray(image)

@@ -6,56 +6,98 @@ of each class is held out.
 """
 
 from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
 
 from vix_flax.data.dataset import Dataset
 from vix_flax.data.decode import decode_splits
 from vix_flax.data.files import Files, find_files
+from vix_flax.data.prepared import default_data_dir, find_prepared, nothing_there, read_prepared
 
 FOLDER, ARCHIVE = "tiny-imagenet-200", "tiny-imagenet-*.zip"
 URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
 MEAN, STD = (0.4802, 0.4481, 0.3975), (0.2770, 0.2691, 0.2821)
 SHAPE = (64, 64, 3)
+Named = tuple[Sequence[str], Sequence[int]]
 
 
-def load_tiny_imagenet(data_dir: str | None = None, on_bad_image: str = "error") -> Dataset:
+def load_tiny_imagenet(
+    data_dir: str | None = None, on_bad_image: str = "error", stream: bool | None = None
+) -> Dataset:
     """90,000 training, 10,000 validation (the last tenth of each class) and 10,000 test images.
 
     Args:
-        data_dir: a folder with `tiny-imagenet-200.zip` or `tiny-imagenet-200/`, or one of these.
+        data_dir: a folder with `tiny-imagenet-200.zip` or `tiny-imagenet-200/`, or one of these;
+            or with `vix_tiny_imagenet` as TFDS has prepared it. None: where TFDS keeps its sets.
         on_bad_image: "error", or "skip" what cannot be decoded.
+        stream: as in `load_dataset`.
 
     Raises:
         ValueError: nothing of the kind there, or a file that is missing or damaged.
     """
-    expected = f"tiny-imagenet-200.zip (from {URL}) or {FOLDER}/"
-    if data_dir is None:
-        raise ValueError(f"tiny_imagenet needs --data-dir: the folder that holds {expected}")
-    files = find_files(data_dir, FOLDER, ARCHIVE)
+    place = data_dir or default_data_dir()
+    prepared = find_prepared(place, ("vix_tiny_imagenet",))
+    kept = ("train", "validation")  # the test images have no labels
+    found = read_prepared(prepared, kept) if prepared else find_official(place)
+    if found is None:
+        expected = f"tiny-imagenet-200.zip or {FOLDER}/"
+        raise ValueError(nothing_there("tiny_imagenet", "Tiny ImageNet", data_dir, expected, URL))
+    files, classes, official = found
+    train, val = _last_tenth_of_each(*official["train"], files.origin)
+    splits = {"train": train, "val": val, "test": official["validation"]}
+    decoded = decode_splits(files, splits, SHAPE, on_bad_image, stream)
+    return Dataset("tiny_imagenet", tuple(classes), MEAN, STD, **decoded)
+
+
+def find_official(folder: str) -> tuple[Files, tuple[str, ...], dict[str, Named]] | None:
+    """Files, names of classes, and each official split's (names, labels): `train` class by class,
+    `validation`, and `test`, whose labels are -1.
+
+    Raises:
+        ValueError: a file that is missing or damaged.
+    """
+    files = find_files(folder, FOLDER, ARCHIVE)
     if files is None:
-        raise ValueError(f"no Tiny ImageNet under {data_dir}: expected {expected}")
+        return None
     wnids = files.read("wnids.txt").decode().split()
     label = {wnid: i for i, wnid in enumerate(wnids)}
-    by_class = defaultdict(list)
+    by_class, test = defaultdict(list), []
     for name in files.names:
         split, _, rest = name.partition("/")
         if split == "train" and rest.lower().endswith(".jpeg"):
             by_class[rest.split("/")[0]].append(name)
-    splits = {"train": ([], []), "val": ([], []), "test": ([], [])}
+        elif split == "test" and rest.lower().endswith(".jpeg"):
+            test.append(name)
+    train = [(name, i) for i, w in enumerate(wnids) for name in sorted(by_class[w], key=_number)]
     for wnid in wnids:
-        found = sorted(by_class[wnid], key=_number)
-        if len(found) < 2:
-            raise ValueError(f"{files.origin}: {len(found)} images in train/{wnid}, which needs 2")
-        cut = len(found) - max(1, len(found) // 10)
-        for split, names in (("train", found[:cut]), ("val", found[cut:])):
-            splits[split][0].extend(names)
-            splits[split][1].extend([label[wnid]] * len(names))
+        if not by_class[wnid]:
+            raise ValueError(f"{files.origin}: no images in train/{wnid}")
+    validation = []
     for name, wnid in _annotations(files):
         if wnid not in label:
             raise ValueError(f"{files.origin}: val_annotations.txt has the unknown class {wnid}")
-        splits["test"][0].append(name)
-        splits["test"][1].append(label[wnid])
-    decoded = decode_splits(files, splits, SHAPE, on_bad_image)
-    return Dataset("tiny_imagenet", _names(files, wnids), MEAN, STD, **decoded)
+        validation.append((name, label[wnid]))
+    if not validation:
+        raise ValueError(f"{files.origin}: val_annotations.txt is empty")
+    splits = {
+        "train": tuple(map(list, zip(*train, strict=True))),
+        "validation": tuple(map(list, zip(*validation, strict=True))),
+        "test": (sorted(test, key=_number), [-1] * len(test)),
+    }
+    return files, _names(files, wnids), splits
+
+
+def _last_tenth_of_each(names, labels, origin) -> tuple[Named, Named]:
+    """What is left of the training images, and the last tenth of every class."""
+    labels = np.asarray(labels)
+    held_out = np.zeros(len(labels), bool)
+    for label, count in enumerate(np.bincount(labels)):
+        if count < 2:
+            raise ValueError(f"{origin}: {count} training images of class {label}, which needs 2")
+        held_out[np.flatnonzero(labels == label)[-max(1, count // 10) :]] = True
+    names = np.asarray(names)
+    return tuple((names[part].tolist(), labels[part]) for part in (~held_out, held_out))
 
 
 def _number(name: str) -> int:

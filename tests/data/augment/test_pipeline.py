@@ -74,8 +74,11 @@ def test_two_views_differ_and_repeat_without_a_key(channels):
 @pytest.mark.parametrize(
     "fields",
     [
-        dict(min_crop=0.3), dict(color_jitter=0.5), dict(policy="rand"), dict(policy="trivial"),
-        dict(erase=1.0),
+        dict(color_jitter=0.5), dict(policy="trivial"),
+        *(
+            pytest.param(fields, marks=pytest.mark.slow)
+            for fields in (dict(min_crop=0.3), dict(policy="rand"), dict(erase=1.0))
+        ),
     ],
 )  # fmt: skip
 def test_every_field_changes_images_by_their_key(fields):

@@ -5,6 +5,7 @@ Every function keeps shape and dtype (uint8 is rounded) and is a pure function o
 
 import math
 
+import dm_pix
 import jax
 import jax.numpy as jnp
 
@@ -13,20 +14,18 @@ from vix_flax.data.augment.colour import as_dtype
 
 def random_crop(images: jax.Array, key: jax.Array, padding: int) -> jax.Array:
     """A crop of the original size from each image padded with zeros, at its own random place."""
-    b, h, w, c = images.shape
-    padded = jnp.pad(images, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
-    corners = jax.random.randint(key, (b, 2), 0, 2 * padding + 1)
+    width = ((0, 0), (padding, padding), (padding, padding), (0, 0))
 
-    def crop(image, corner):
-        return jax.lax.dynamic_slice(image, (corner[0], corner[1], 0), (h, w, c))
+    def crop(image, key):
+        return dm_pix.random_crop(key, image, images.shape[1:])
 
-    return jax.vmap(crop)(padded, corners)
+    return jax.vmap(crop)(jnp.pad(images, width), jax.random.split(key, len(images)))
 
 
 def random_flip(images: jax.Array, key: jax.Array) -> jax.Array:
     """Each image mirrored left to right with probability ½."""
-    mirrored = jax.random.bernoulli(key, 0.5, (len(images), 1, 1, 1))
-    return jnp.where(mirrored, images[:, :, ::-1], images)
+    keys = jax.random.split(key, len(images))
+    return jax.vmap(dm_pix.random_flip_left_right)(keys, images)
 
 
 def random_resized_crop(

@@ -1,0 +1,24 @@
+"""Where results are kept, each with its machine, versions and date: `benchmarks/results/`."""
+
+import json
+import os
+import platform
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def save(name, packages, device="CPU", **content):
+    """Writes `results/NAME.json`; returns its path."""
+    result = {
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": f"{platform.machine()} {device}, {len(os.sched_getaffinity(0))} cores",
+        "versions": {package: version(package) for package in packages},
+        **content,
+    }
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps(result, indent=2) + "\n")
+    return path
