@@ -16,7 +16,7 @@ import optax
 from flax import linen as nn
 
 import vix_flax as vix
-from vix_flax.data import Augment, eval_batches, load_dataset, train_batches
+from vix_flax.data import Augment, TrainBatches, eval_batches, load_dataset
 from vix_flax.training import create_state, evaluate, train_step
 
 
@@ -70,8 +70,9 @@ def train_teacher(data, augment, epochs, batch=32):
     teacher = ResNet()
     image = jnp.zeros((1, *data.image_shape))
     state = create_state(teacher, image, optimizer(data, epochs, batch))
+    batches = TrainBatches(data.train, batch, seed=0)
     for epoch in range(epochs):
-        for images in train_batches(data.train, batch, seed=0, epoch=epoch):
+        for images in batches.epoch(epoch):
             state, _ = train_step(state, images, augment=augment)
     return teacher, state.eval_variables
 
@@ -102,9 +103,9 @@ def train_student(data, augment, epochs, teacher=None, batch=32):
         updates, opt_state = tx.update(jax.grad(loss_of)(params), opt_state, params)
         return optax.apply_updates(params, updates), opt_state
 
-    key = jax.random.key(2)
+    key, batches = jax.random.key(2), TrainBatches(data.train, batch, seed=1)
     for epoch in range(epochs):
-        for images in train_batches(data.train, batch, seed=1, epoch=epoch):
+        for images in batches.epoch(epoch):
             key, step_key = jax.random.split(key)
             params, opt_state = step(params, opt_state, images, step_key)
     return distiller, {"params": params}

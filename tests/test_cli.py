@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import jax
@@ -18,6 +19,8 @@ from vix_flax.attention import ATTENTIONS
 from vix_flax.cli import main
 from vix_flax.data import DATASETS, load_dataset
 from vix_flax.recipes import RECIPES
+from vix_flax.run import Run
+from vix_flax.training import TrainConfig
 
 NO_CACHE = "--no-compilation-cache"
 TINY = [
@@ -33,8 +36,7 @@ def trained(tmp_path_factory):
     argv = ["train", "--model", "vit", "--epochs", "1", "--warmup-epochs", "0", "--seed", "3"]
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         assert main([*argv, "--lr", "0.01", "--output", str(output), NO_CACHE, *TINY]) == 0
-    (folder,) = output.iterdir()
-    return folder, printed.getvalue()
+    return output, printed.getvalue()
 
 
 def test_the_warm_up_keeps_its_share_of_a_shorter_run(monkeypatch):
@@ -147,15 +149,15 @@ def test_train_reports_the_epoch_the_accuracy_and_the_folder(trained):
 
 def test_train_leaves_a_run(trained):
     folder, _ = trained
-    names = {path.name for path in folder.iterdir()}
+    names = {path.name for path in folder.iterdir()} - {".lock"}
     pictures = {"curves.png", "confusion.png"}
     assert names == {"config.json", "metrics.jsonl", "checkpoint", "test.json", *pictures}
 
 
 def test_training_without_labels_says_how_to_go_on(tmp_path, capsys):
     argv = ["--model", "vit", "--epochs", "1", "--objective", "mpp", "--set", "mask_prob=0.4"]
-    assert main(["train", *argv, "--output", str(tmp_path), NO_CACHE, *TINY]) == 0
-    (folder,) = tmp_path.iterdir()
+    folder = tmp_path / "run"
+    assert main(["train", *argv, "--output", str(folder), NO_CACHE, *TINY]) == 0
     printed = capsys.readouterr().out
     assert "test loss" in printed
     assert "accuracy" not in printed
@@ -203,6 +205,52 @@ def predictions(printed):
     """Path → [(class, percent), …] of each printed line."""
     lines = dict(line.rsplit(": ", 1) for line in printed.splitlines())
     return {path: re.findall(r"(\d) +(\d+\.\d+)%", text) for path, text in lines.items()}
+
+
+def test_eval_writes_json_with_every_class(trained, tmp_path, capsys):
+    folder, _ = trained
+    path = tmp_path / "eval.json"
+    assert main(["eval", str(folder), "--best", "--json", str(path), NO_CACHE]) == 0
+    assert "hardest classes: " in capsys.readouterr().out
+    saved = json.loads(path.read_text())
+    confusion = saved["confusion"]
+    assert (saved["dataset"], saved["split"], saved["count"]) == ("digits", "test", 359)
+    assert saved["top5"] >= saved["accuracy"]
+    assert sum(confusion[i][i] for i in range(10)) / 359 == pytest.approx(saved["accuracy"])
+    assert list(saved["per_class"]) == [str(i) for i in range(10)]
+    assert saved["per_class"]["3"] == pytest.approx(confusion[3][3] / sum(confusion[3]))
+
+
+def test_eval_on_other_classes_is_one_line(trained, tmp_path, capsys):
+    for label in "ab":
+        (tmp_path / "train" / label).mkdir(parents=True)
+        for i in range(5):
+            Image.new("RGB", (8, 8)).save(tmp_path / "train" / label / f"{i}.png")
+    flags = ["--dataset", "folder", "--data-dir", str(tmp_path), NO_CACHE]
+    assert "folder has 2 classes" in error_of(capsys, ["eval", str(trained[0]), *flags])
+
+
+@pytest.mark.parametrize(
+    ("flags", "field", "value"),
+    [
+        (["--recipe", "vix_cifar10"], "sched", "constant"),
+        (["--recipe", "vix_cifar10", "--model", "vil"], "batch_size", 256),
+        (["--recipe", "modern_cifar10", "--dataset", "folder"], "dataset", "folder"),
+        (["--recipe", "modern_cifar10"], "model", "hybrid_vin"),
+        (["--grad-accum-steps", "4"], "grad_accum_steps", 4),
+    ],
+)
+def test_recipes_by_name(monkeypatch, flags, field, value):
+    assert getattr(config_of(monkeypatch, *flags), field) == value
+
+
+def test_a_recipe_is_no_data_set(capsys):
+    assert "unknown dataset 'modern_cifar10'" in error_of(
+        capsys, ["train", "--dataset", "modern_cifar10", NO_CACHE]
+    )
+    assert "unknown recipe 'modrn_cifar10'; did you mean 'modern_cifar10'" in error_of(
+        capsys, ["train", "--recipe", "modrn_cifar10", NO_CACHE]
+    )
 
 
 def test_predict_gives_the_most_probable_classes_first(trained, pictures, capsys):
@@ -354,7 +402,7 @@ def test_a_mistake_is_one_line_that_names_it(capsys, argv, words):
     [
         (["--model", "vinn"], ["'vinn'", "'vin'"]),
         (["--dataset", "digit"], ["'digit'", "'digits'"]),
-        (["--dataset", "cifar10"], ["--data-dir"]),
+        (["--dataset", "cifar10"], ["vix data prepare cifar10", "cifar-10-binary.tar.gz"]),
         (["--dataset", "cifar10", "--data-dir", "/no/such/data"], ["/no/such/data"]),
         (["--data-dir", "/d"], ["/d"]),
         (["--lr", "-1"], ["lr", "-1"]),
@@ -458,9 +506,17 @@ def test_attention_draws_a_picture(trained, tmp_path, capsys):
 
 def test_a_swapped_run_keeps_the_model(trained, tmp_path, capsys):
     argv = ["train", "--swap", str(trained[0]), "--attention", "linear", "--teacher", "self"]
-    settings = ["--epochs", "1", "--warmup-epochs", "0", "--output", str(tmp_path), NO_CACHE]
+    settings = [
+        "--epochs",
+        "1",
+        "--warmup-epochs",
+        "0",
+        "--output",
+        str(tmp_path / "run"),
+        NO_CACHE,
+    ]
     assert main([*argv, *settings]) == 0
-    (folder,) = tmp_path.iterdir()
+    folder = tmp_path / "run"
     fields = json.loads((folder / "config.json").read_text())["config"]["model_fields"]
     assert (fields["dim"], fields["attention"]) == (16, "linear")
 
@@ -520,3 +576,14 @@ def test_mistakes_with_data_are_one_line(argv, message, capsys):
     assert main(argv) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
+
+
+@pytest.mark.parametrize(
+    ("flags", "kept"), [([], ("/d", 9)), (["--dataset", "digits"], (None, None))]
+)
+def test_where_a_runs_data_is_holds_for_the_same_data_alone(monkeypatch, flags, kept):
+    trained = TrainConfig(model="vit", dataset="folder", data_dir="/d", img_size=9)
+    loaded = types.SimpleNamespace(config=trained)
+    monkeypatch.setattr(Run, "load", lambda folder: loaded)
+    config = config_of(monkeypatch, "--init-from", "RUN", *flags)
+    assert (config.data_dir, config.img_size) == kept

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from vix_flax.cli import main
-from vix_flax.compare import Progressed, labels
+from vix_flax.compare import History, labels
 
 
 def run_in(folder, accuracies, model="vit", test=None, **fields):
@@ -25,19 +25,19 @@ def run_in(folder, accuracies, model="vit", test=None, **fields):
 
 
 def test_the_best_epoch_and_the_usual_time(tmp_path):
-    run = Progressed.read(run_in(tmp_path / "a", [0.2, 0.8, 0.6], test=0.7))
+    run = History.read(run_in(tmp_path / "a", [0.2, 0.8, 0.6], test=0.7))
     assert run.best("val_accuracy") == 0.8
     assert run.best("val_loss") == pytest.approx(0.2)
     assert run.best("val_top5") is None
     assert run.seconds_an_epoch == 2.0
-    assert Progressed.read(run_in(tmp_path / "b", [0.2])).seconds_an_epoch == 9.0
+    assert History.read(run_in(tmp_path / "b", [0.2])).seconds_an_epoch == 9.0
 
 
 def test_runs_that_are_called_alike_get_their_folders_names(tmp_path):
     runs = [
-        Progressed.read(run_in(tmp_path / "a", [0.1])),
-        Progressed.read(run_in(tmp_path / "b", [0.1])),
-        Progressed.read(run_in(tmp_path / "c", [0.1], attention="nystrom")),
+        History.read(run_in(tmp_path / "a", [0.1])),
+        History.read(run_in(tmp_path / "b", [0.1])),
+        History.read(run_in(tmp_path / "c", [0.1], attention="nystrom")),
     ]
     assert labels(runs) == ["vit, a", "vit, b", "vit (nystrom)"]
 

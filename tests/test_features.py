@@ -41,7 +41,9 @@ def test_the_last_block_is_what_is_pooled():
         vix.features(model, variables, img, layers=[2])
 
 
-@pytest.mark.parametrize("name", ["vit", "cross_vit_cifar", "cct"])
+@pytest.mark.parametrize(
+    "name", ["vit", "cct", pytest.param("cross_vit_cifar", marks=pytest.mark.slow)]
+)
 def test_a_new_head_on_a_trained_backbone(name):
     model = tiny(name)
     variables, img = drawn(model)

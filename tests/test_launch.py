@@ -13,7 +13,7 @@ from short_run import CONFIG, SIZES
 
 import vix_flax as vix
 from vix_flax import launch
-from vix_flax.data import load_dataset
+from vix_flax.data import LOADERS, load_dataset
 from vix_flax.launch import new_folder, resolve, train
 from vix_flax.run import Run
 from vix_flax.training import TrainConfig
@@ -26,11 +26,12 @@ def digits():
 
 def test_hooks_see_the_start_every_step_and_every_epoch(trained):
     result, started, steps, epochs = trained
-    ((folder, model, params, steps_an_epoch),) = started
-    assert (folder, params) == (result.folder, result.params)
-    assert isinstance(model, vix.ViT)
-    assert steps_an_epoch == 1259 // 50
-    assert len(steps) == 2 * steps_an_epoch
+    (start,) = started
+    assert (start.folder, start.params, start.done) == (result.folder, result.params, 0)
+    assert isinstance(start.model, vix.ViT)
+    assert start.steps == 1259 // 50
+    assert start.loader in LOADERS
+    assert len(steps) == 2 * start.steps
     assert [row["epoch"] for row in epochs] == [1, 2]
     assert result.val == epochs[-1]
 
@@ -65,25 +66,48 @@ def test_pictures_are_drawn(result, name):
         assert min(image.size) > 300
 
 
+@pytest.mark.parametrize("loader", LOADERS)
+def test_every_loader_gives_the_same_run(trained, tmp_path, loader):
+    *_, epochs = trained
+    rows = []
+    train(changed(loader=loader), tmp_path, on_epoch=rows.append)
+    for row, expected in zip(rows, epochs, strict=True):
+        for name in row.keys() - {"seconds", "images_per_second"}:
+            assert row[name] == expected[name], name
+
+
 def test_it_learns_something(result):
     assert result.test["accuracy"] > 0.2
     assert result.test["confusion"].sum() == 359
 
 
 def test_what_was_finished_before_an_interrupt_is_kept(tmp_path, monkeypatch):
-    def fit(state, *_):
-        row = {"epoch": 1, "step": 6, "val_accuracy": 0.5}
-        yield state, row
+    def fit(state, *_, **__):
+        yield state, {"epoch": 1, "step": 6, "val_loss": 0.5}
         raise KeyboardInterrupt
 
     monkeypatch.setattr(launch, "fit", fit)
     with pytest.raises(KeyboardInterrupt):
-        train(CONFIG, tmp_path)
-    (folder,) = tmp_path.iterdir()
-    (line,) = (folder / "metrics.jsonl").read_text().splitlines()
+        train(CONFIG, tmp_path / "run")
+    (line,) = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     assert json.loads(line)["epoch"] == 1
-    assert (folder / "config.json").exists()
-    assert not (folder / "checkpoint").exists()
+    assert (tmp_path / "run" / "config.json").exists()
+    assert not (tmp_path / "run" / "test.json").exists()
+
+
+def test_without_an_output_every_run_has_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(launch, "fit", lambda *_, **__: 1 / 0)
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError):
+            train(CONFIG)
+    assert len(list((tmp_path / "runs").glob("*-vit-digits*"))) == 2
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path):
+    (tmp_path / "thesis.tex").write_text("keep me")
+    with pytest.raises(ValueError, match=r"no run's folder and not empty: it has thesis\.tex"):
+        train(CONFIG, tmp_path)
 
 
 def test_two_runs_of_the_same_second_have_their_own_folders(tmp_path, monkeypatch):
@@ -127,7 +151,7 @@ def compilations(caplog, call):
         (CONFIG, "file/runs", "output"),
         (changed(model="vitt"), "runs", "'vit'"),
         (changed(dataset="digit"), "runs", "'digits'"),
-        (changed(dataset="cifar10"), "runs", "data-dir"),
+        (changed(dataset="cifar10"), "runs", "vix data prepare cifar10"),
         (changed(data_dir="somewhere"), "runs", "somewhere"),
         (changed(model_fields={"dimm": 8}), "runs", "'dimm'.*'dim'"),
         (changed(model_fields={"patch_size": 3}), "runs", "patch_size"),

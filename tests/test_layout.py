@@ -9,7 +9,7 @@ import vix_flax
 
 ROOT = Path(vix_flax.__file__).parent
 FLOORS = [
-    {"suggest", "checks", "host_memory", "user_cache"},
+    {"suggest", "checks", "host_memory", "user_cache", "flags", "run_folder", "stop", "reason"},
     {"layers", "data", "training"},
     {"attention"},
     {"mixers"},
@@ -17,9 +17,10 @@ FLOORS = [
     {"zoo", "inspect", "resize", "attention_maps"},
     {"presets", "features", "wrappers"},
     {"convert", "recipes"},
-    {"run", "progress"},
+    {"run"},
     {"task", "compare"},
-    {"launch", "show", "flags"},
+    {"launch", "show"},
+    {"progress"},
     {"cli"},
     {"__main__", "__init__"},
 ]

@@ -31,10 +31,14 @@ def test_python_blocks_run_in_order(text):
         exec(compile(block, "block", "exec"), names)
 
 
-@pytest.mark.parametrize("path", sorted(RESULTS.glob("swap_*.json")), ids=lambda path: path.stem)
-def test_tables_of_swapped_attention_are_those_measured(path):
-    script = runpy.run_path(str(ROOT / "benchmarks" / "swap.py"))
-    assert script["saved_table"](path.stem) in README
+@pytest.mark.parametrize("name", ["swap", "data"])
+def test_tables_are_those_measured(name, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    script = runpy.run_path(str(ROOT / "benchmarks" / f"{name}.py"))
+    results = sorted(RESULTS.glob(f"{name}_*.json"))
+    assert results
+    for path in results:
+        assert script["saved_table"](path.stem) in README, path
 
 
 def test_commands_are_ones_the_parser_takes():

@@ -11,19 +11,36 @@ from vix_flax.recipes import RECIPES, recipe
 
 
 def test_there_is_a_recipe_for_every_data_set():
-    assert RECIPES.keys() == DATASETS.keys()
+    assert RECIPES.keys() >= DATASETS.keys()
     for name, config in RECIPES.items():
-        assert config.dataset == name
+        assert config.dataset == name or name not in DATASETS
+        assert config.dataset in DATASETS
         assert config.model in PRESETS
 
 
-@pytest.mark.parametrize("dataset", RECIPES)
-def test_alone_it_is_the_recipe_itself(dataset):
-    assert recipe(dataset) == RECIPES[dataset]
+@pytest.mark.parametrize("name", RECIPES)
+def test_alone_it_is_the_recipe_itself(name):
+    assert recipe(name) == RECIPES[name]
+
+
+@pytest.mark.parametrize(
+    ("model", "batch_size", "epochs"),
+    [("hybrid_vil", 256, 40), ("vin", 128, 40), ("fnet", 512, 100)],
+)
+def test_the_scripts_have_a_batch_size_for_each_variant(model, batch_size, epochs):
+    config = recipe("vix_cifar10", model)
+    assert (config.batch_size, config.epochs, config.sched) == (batch_size, epochs, "constant")
+    assert (config.lr, config.weight_decay, config.crop_padding, config.flip) == (1e-3, 0.01, 0, 0)
+
+
+def test_the_modern_recipe_has_what_has_come_since():
+    config = recipe("modern_cifar10", "vit")
+    assert config.model_fields == {"stochastic_depth": 0.1}
+    assert (config.aa, config.cutmix, config.model_ema) == ("rand", 1.0, True)
 
 
 @pytest.mark.parametrize("model", vix.list_models())
-@pytest.mark.parametrize("dataset", RECIPES)
+@pytest.mark.parametrize("dataset", ["digits", "tiny_imagenet", "modern_cifar10"])
 def test_another_model_gets_the_fields_that_it_has(dataset, model):
     config = recipe(dataset, model)
     assert config.model == model

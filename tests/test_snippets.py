@@ -74,7 +74,13 @@ SNIPPETS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", SNIPPETS)
+SLOW = ("CrossFormer", "CrossViT")  # shapes that test_params has, too
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in SNIPPETS],
+)
 def test_snippet(name):
     cls, fields, size = SNIPPETS[name]
     v = cls(**fields)

@@ -25,7 +25,7 @@ def pretraining(name, **changes):
     return dataclasses.replace(CONFIG, **{**fields, **changes})
 
 
-@pytest.fixture(scope="module", params=SMALL)
+@pytest.fixture(scope="module", params=["mpp", pytest.param("byol", marks=pytest.mark.slow)])
 def pretrained(request, tmp_path_factory):
     return train(pretraining(request.param), tmp_path_factory.mktemp("runs"))
 
@@ -86,6 +86,8 @@ def test_the_slow_copy_follows_by_its_decay():
         ("mpp", dict(objective_options={"mask_prob": 0}), "mask_prob=0 must be above 0"),
         ("byol", dict(batch_size=1), "batch_size=1 must be 2 or more"),
         ("byol", dict(teacher="self", swap="run"), "'byol' has no use for swap"),
+        ("byol", dict(aa="rand"), "'byol' has no use for aa"),
+        ("mpp", dict(mixup=0.2), "'mpp' has no use for mixup"),
         ("mpp", dict(init_from="run"), "'mpp' has no use for init_from"),
         ("mpp", dict(objective="mmp"), "objective='mmp' is unknown; did you mean 'mpp'"),
         ("mpp", dict(objective="classify"), "objective_options=.* must be empty"),

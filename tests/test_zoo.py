@@ -19,10 +19,13 @@ from tiny_models import (
 import vix_flax as vix
 from vix_flax.presets import PRESETS
 
-# Stems and rotary positions together: each is tested alone, and the numbers are in test_golden.
+# Stems and rotary positions together: each is tested alone, and the numbers are in test_golden, as
+# are those of the models that take longest to compile.
 SLOW = [
     *vix.list_models("hybrid_*_rope"), "hybrid_vil", "hybrid_vip", "hybrid_vit", "hybrid_mlp_mixer",
     "hybrid_vin_imagenet", "vil_rope", "vip_rope", "vin_rope",
+    "crossformer_cifar", "crossformer", "cross_vit_cifar", "cross_vit", "deepvit_cifar", "deepvit",
+    "nanovit_linear", "levip", "ccp", "cvp",
 ]  # fmt: skip
 
 # Between them these have all parts: they are compiled in bfloat16, too.

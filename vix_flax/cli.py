@@ -12,7 +12,14 @@ from typing import Any
 
 from rich.table import Table
 
-from vix_flax.flags import DATA_FLAGS, add_cache, add_flags, add_set, add_train_flags
+from vix_flax.flags import (
+    DATA_FLAGS,
+    add_cache,
+    add_flags,
+    add_set,
+    add_train_flags,
+    parse_assignments,
+)
 from vix_flax.show import (
     attention_command,
     augment_picture,
@@ -20,7 +27,6 @@ from vix_flax.show import (
     data_command,
     list_command,
     out,
-    parse_assignments,
     summary_command,
 )
 from vix_flax.user_cache import user_cache
@@ -69,8 +75,9 @@ def make_parser() -> argparse.ArgumentParser:
     sub.add_argument("--depth", type=int, default=1, help="levels of parts (default: 1)")
     add_set(sub)
 
-    sub = command("data", data_command, "data sets: list, info NAME, show NAME (a picture)")
-    sub.add_argument("action", choices=("list", "info", "show"))
+    text = "data sets: list, prepare NAME (downloads it), info NAME, show NAME (a picture)"
+    sub = command("data", data_command, text)
+    sub.add_argument("action", choices=("list", "prepare", "info", "show"))
     sub.add_argument("name", nargs="?", metavar="NAME")
     add_flags(sub, DATA_FLAGS)
     sub.add_argument("--output", metavar="PNG", help="default: NAME.png, here")
@@ -81,12 +88,19 @@ def make_parser() -> argparse.ArgumentParser:
 
     sub = command("train", train_command, "train; alone: ViN on hand-written digits")
     add_train_flags(sub)
-    sub.add_argument("--output", default="runs", metavar="DIR", help="parent of the run's folder")
+    sub.add_argument(
+        "--output", metavar="RUN", help="the run's folder (default: a new one in runs)"
+    )
+    text = "auto: go on with what is in --output; none: refuse to; RUN: go on with that run"
+    sub.add_argument("--resume", default="auto", metavar="auto|none|RUN", help=text)
     add_cache(sub)
 
     sub = command("eval", eval_command, "accuracy of a trained run")
     sub.add_argument("folder", metavar="RUN")
     sub.add_argument("--split", default="test", choices=("train", "val", "test"))
+    sub.add_argument("--best", action="store_true", help="the best checkpoint, not the newest")
+    sub.add_argument("--dataset", help="another data set with the same classes")
+    sub.add_argument("--json", metavar="FILE", help="where to write it, with every class")
     sub.add_argument("--data-dir", help="where the data is, if it has moved")
     add_cache(sub)
 
@@ -110,14 +124,32 @@ def make_parser() -> argparse.ArgumentParser:
 def train_command(args: argparse.Namespace) -> int:
     """`vix train`: reports each epoch, then a table and where everything is."""
     from vix_flax.host_memory import keep_freed_memory
-    from vix_flax.launch import train
+    from vix_flax.launch import Stopped, train
     from vix_flax.progress import Progress
+    from vix_flax.stop import StopSignals
 
+    output, resumed = args.output, resumed_run(args)
+    if resumed:
+        if output not in (None, resumed):
+            raise ValueError(f"--resume {resumed} and --output {output}: give one of them")
+        output = resumed
     config = config_from(args)
     keep_freed_memory()
     start_compilation_cache(args)
-    with Progress(config, out) as progress:
-        result = train(config, args.output, progress.start, progress.step, progress.epoch)
+    with StopSignals() as signals, Progress(config, out) as progress:
+
+        def start(started):
+            progress.start(started)
+            signals.listen()
+
+        try:
+            result = train(
+                config, output, args.resume != "none", start, progress.step, progress.epoch,
+                signals.asked,
+            )  # fmt: skip
+        except Stopped as stopped:
+            out.print(f"{stopped}; to go on: vix train --resume {stopped.folder}")
+            return 0
     table = Table(title="done", box=None, pad_edge=False, show_header=False, title_justify="left")
     labelled = "accuracy" in result.test
     name, form = ("accuracy", "{:.2%}") if labelled else ("loss", "{:.4f}")
@@ -163,14 +195,23 @@ def config_from(args: argparse.Namespace):
             fields.setdefault("objective_options", {})[name] = value
         else:
             (fields if name in known else model_fields)[name] = value
+    for name in ("data_dir", "init_from", "swap", "teacher"):
+        if name in fields and fields[name] != "self":  # a run may go on from another folder
+            fields[name] = str(Path(fields[name]).expanduser().resolve())
     config = starting_config(args, fields)
-    if "epochs" in fields and isinstance(fields["epochs"], int):
+    if not resumed_run(args) and "epochs" in fields and isinstance(fields["epochs"], int):
         # The recipe's warm-up keeps its share of the run.
         share = config.warmup_epochs / config.epochs
         fields.setdefault("warmup_epochs", share * fields["epochs"])
     return dataclasses.replace(
         config, **fields, model_fields={**config.model_fields, **model_fields}
     )
+
+
+def resumed_run(args: argparse.Namespace) -> str | None:
+    """The run that `--resume` names; None without one, and for commands that have no such flag."""
+    resume = getattr(args, "resume", "auto")
+    return None if resume in ("auto", "none") else resume
 
 
 def objective_fields(objective: str | None) -> tuple[str, ...]:
@@ -190,11 +231,25 @@ def starting_config(args: argparse.Namespace, fields: dict[str, Any]):
     Raises:
         ValueError: an unknown data set or model, or no run where one should be.
     """
+    from vix_flax.data import DATASETS
     from vix_flax.recipes import recipe
+    from vix_flax.suggest import did_you_mean
 
+    resumed = resumed_run(args)
+    if resumed:
+        from vix_flax.run import saved_config
+
+        if args.recipe:
+            raise ValueError(f"--resume {resumed} goes on with its own recipe: leave --recipe out")
+        return saved_config(resumed)
     source = args.init_from or args.swap
     if not source:
-        return recipe(fields.pop("dataset", "digits"), fields.pop("model", None))
+        if args.recipe:  # whose data may be another's
+            return recipe(args.recipe, fields.pop("model", None))
+        dataset = fields.pop("dataset", "digits")
+        if dataset not in DATASETS:
+            raise ValueError(f"unknown dataset {dataset!r}" + did_you_mean(dataset, DATASETS))
+        return recipe(dataset, fields.pop("model", None))
     from vix_flax.run import Run
 
     trained = Run.load(source).config
@@ -203,26 +258,46 @@ def starting_config(args: argparse.Namespace, fields: dict[str, Any]):
     if args.swap and not args.attention:
         raise ValueError("--swap needs the new --attention")
     fields.pop("model", None)
-    config = recipe(fields.pop("dataset", trained.dataset), trained.model)
+    dataset = fields.pop("dataset", trained.dataset)
+    config = recipe(args.recipe or dataset, trained.model)
+    config = dataclasses.replace(config, dataset=dataset)
     decided = ("image_size", "channels", "num_classes")  # by the data set
     kept = {k: v for k, v in trained.model_fields.items() if k not in decided}
-    return dataclasses.replace(
-        config, model_fields=kept, data_dir=trained.data_dir, dataset=config.dataset
-    )
+    same = {}
+    if config.dataset == trained.dataset:
+        same = {name: getattr(trained, name) for name in ("data_dir", "img_size", "on_bad_image")}
+    return dataclasses.replace(config, model_fields=kept, **same)
 
 
 def eval_command(args: argparse.Namespace) -> int:
-    """`vix eval RUN`."""
+    """`vix eval RUN`: loss and accuracies, the classes that are hardest, and all of it as JSON."""
+    import json
+
     from vix_flax.run import Run
+    from vix_flax.run_folder import write_aside
 
     start_compilation_cache(args)
-    run = Run.load(args.folder)
-    result = run.evaluate(args.split, args.data_dir)
-    count = int(result["confusion"].sum())
+    run = Run.load(args.folder, best=args.best)
+    result = run.evaluate(args.split, args.data_dir, args.dataset)
+    confusion = result.pop("confusion")
+    count = int(confusion.sum())
+    dataset = args.dataset or run.config.dataset
     out.print(
-        f"{run.config.model} on {run.config.dataset}/{args.split} ({count:,} images): "
-        f"accuracy {result['accuracy']:.2%}, loss {result['loss']:.4f}"
+        f"{run.config.model} on {dataset}/{args.split} ({count:,} images): "
+        f"accuracy {result['accuracy']:.2%}, top-5 {result['top5']:.2%}, loss {result['loss']:.4f}"
     )
+    counts = confusion.sum(axis=1)
+    shares = {
+        name: confusion[i, i] / counts[i] if counts[i] else None  # there are no images of it
+        for i, name in enumerate(run.classes)
+    }
+    there = sorted((share, name) for name, share in shares.items() if share is not None)
+    hardest = [f"{name} {share:.1%}" for share, name in there[:3]]
+    out.print(f"hardest classes: {', '.join(hardest)}")
+    if args.json:
+        content = {"run": str(run.folder), "dataset": dataset, "split": args.split, "count": count}
+        content |= {**result, "per_class": shares, "confusion": confusion.tolist()}
+        write_aside(Path(args.json), json.dumps(content, indent=2) + "\n")
     return 0
 
 

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vix_flax.run import CONFIG, METRICS
+from vix_flax.run_folder import CONFIG, METRICS, TEST
 
 
 @dataclass(frozen=True)
-class Progressed:
+class History:
     """What a run's folder says about how it went; its checkpoint is not needed.
 
     Attributes:
@@ -26,7 +26,7 @@ class Progressed:
     test: dict
 
     @classmethod
-    def read(cls, folder: str | Path) -> "Progressed":
+    def read(cls, folder: str | Path) -> "History":
         """Reads a run's folder.
 
         Raises:
@@ -36,7 +36,7 @@ class Progressed:
         try:
             config = json.loads((folder / CONFIG).read_text())["config"]
             rows = tuple(map(json.loads, (folder / METRICS).read_text().splitlines()))
-            finished = folder / "test.json"
+            finished = folder / TEST
             test = json.loads(finished.read_text()) if finished.exists() else {}
             model, attention = config["model"], config["model_fields"].get("attention")
             dataset = config["dataset"]
@@ -61,7 +61,7 @@ class Progressed:
         return sum(later) / len(later)
 
 
-def labels(runs: Sequence[Progressed]) -> list[str]:
+def labels(runs: Sequence[History]) -> list[str]:
     """A name for each run: its model's, with the folder's where two are alike."""
     names = [run.model for run in runs]
     return [

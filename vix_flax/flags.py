@@ -1,7 +1,10 @@
 """Flags of the `vix` command that several of its commands take; names are timm's."""
 
 import argparse
-from collections.abc import Collection
+import ast
+import contextlib
+from collections.abc import Collection, Sequence
+from typing import Any
 
 # Name, type (bool: a switch), help.
 TRAIN_FLAGS = (
@@ -10,12 +13,14 @@ TRAIN_FLAGS = (
     ("--data-dir", str, "folder with the data set's archive, or your own with train/<class>/"),
     ("--img-size", int, "pixels of the square that your own images are cut to (default: 64)"),
     ("--on-bad-image", str, "error, or skip what cannot be decoded"),
+    ("--loader", str, "where training images are: memory, device, stream (default: by size)"),
     ("--epochs", int, "passes over the training images"),
     ("-b --batch-size", int, "images a step"),
-    ("--opt", str, "optimizer: adamw, lamb, lion"),
+    ("--grad-accum-steps", int, "parts that a batch is worked through in, to save memory"),
+    ("--opt", str, "adamw, lamb, lion, sgd, adafactor, muon, schedule_free_adamw"),
     ("--lr", float, "highest learning rate"),
-    ("--min-lr", float, "learning rate at the end of a cosine schedule"),
-    ("--sched", str, "learning-rate schedule: cosine, constant"),
+    ("--min-lr", float, "learning rate at the end of a falling schedule"),
+    ("--sched", str, "learning-rate schedule: cosine, constant, linear, rsqrt, wsd"),
     ("--warmup-epochs", float, "epochs of linear warm-up"),
     ("--weight-decay", float, "decoupled; not of norms, biases, tokens, positions"),
     ("--clip-grad", float, "largest global norm of the gradient"),
@@ -36,12 +41,15 @@ TRAIN_FLAGS = (
     ("--model-ema", bool, "evaluate a moving average of the parameters"),
     ("--model-ema-decay", float, "of the moving average, per step"),
     ("--seed", int, "of everything random"),
+    ("--keep", int, "newest checkpoints that are kept, beside the best"),
 )
 DATA_FLAGS = ("--data-dir", "--img-size", "--on-bad-image")
 
 
 def add_train_flags(parser: argparse.ArgumentParser) -> None:
     """All flags that change a `TrainConfig`, and `--set` for the rest."""
+    text = "vix_cifar10, nanovit_cifar10, vix_tiny_imagenet, modern_cifar10 (default: the data's)"
+    parser.add_argument("--recipe", metavar="NAME", help=text)
     add_flags(parser, [names for names, *_ in TRAIN_FLAGS])
     add_set(parser)
 
@@ -72,3 +80,20 @@ def add_cache(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="compile anew instead of keeping programs in the user's cache folder",
     )
+
+
+def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
+    """["dim=64", "pool=mean"] -> {"dim": 64, "pool": "mean"}: Python literals, else strings.
+
+    Raises:
+        ValueError: one has no `=`.
+    """
+    fields = {}
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        if not equals or not name:
+            raise ValueError(f"--set {assignment!r} must be FIELD=VALUE")
+        fields[name] = {"true": True, "false": False, "none": None}.get(text.lower(), text)
+        with contextlib.suppress(ValueError, SyntaxError):
+            fields[name] = ast.literal_eval(text)
+    return fields

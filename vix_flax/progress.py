@@ -1,16 +1,20 @@
 """What `vix train` shows while it runs: a bar in a terminal, a line for each epoch elsewhere."""
 
-from pathlib import Path
-
-from flax import linen as nn
 from rich import progress as bars
 from rich.console import Console
 
+from vix_flax.launch import Started
 from vix_flax.training import TrainConfig
+
+IMAGES = {
+    "memory": "images in memory",
+    "device": "images on the device",
+    "stream": "images streamed",
+}
 
 
 class Progress:
-    """A context manager whose methods `start`, `step` and `epoch` fit the hooks of `run.train`."""
+    """A context whose methods `start`, `step` and `epoch` fit the hooks of `launch.train`."""
 
     def __init__(self, config: TrainConfig, console: Console):
         self.config, self.console = config, console
@@ -25,7 +29,6 @@ class Progress:
             disable=not console.is_terminal,
         )
         self.task = None
-        self.folder = None
         self.status = "first epoch"
 
     def __enter__(self):
@@ -33,18 +36,21 @@ class Progress:
         self.console.print("preparing data and compiling …", style="dim")
         return self
 
-    def __exit__(self, kind, *_):
+    def __exit__(self, *_):
         self.bar.stop()
-        if kind is KeyboardInterrupt and self.folder:
-            self.console.print(f"stopped early; metrics up to here are in {self.folder}")
 
-    def start(self, folder: Path, model: nn.Module, params: int, steps: int) -> None:
+    def start(self, started: Started) -> None:
         """Says what is trained and where, before the first step compiles."""
-        self.folder = folder
-        name = f"{self.config.model} ({params:,} parameters) on {self.config.dataset}"
-        self.console.print(f"{name}: {self.config.epochs} epochs of {steps} steps → {folder}")
-        total = self.config.epochs * steps
-        self.task = self.bar.add_task("steps", total=total, status="compiling")
+        epochs, steps = self.config.epochs, started.steps
+        goes_on = f", from step {started.done + 1}" if started.done else ""
+        self.console.print(
+            f"{self.config.model} ({started.params:,} parameters) on {self.config.dataset}: "
+            f"{epochs} epochs of {steps} steps{goes_on}, {IMAGES[started.loader]} "
+            f"→ {started.folder}"
+        )
+        self.task = self.bar.add_task(
+            "steps", total=epochs * steps, completed=started.done, status="compiling"
+        )
 
     def step(self) -> None:
         """One more step."""

@@ -1,5 +1,6 @@
 """A run is a folder: config, metrics, checkpoint, pictures. `launch.train` makes it; read here."""
 
+import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +12,10 @@ from flax import linen as nn
 from vix_flax.data import Augment, Dataset, eval_batches, load_dataset
 from vix_flax.models.image import example_image
 from vix_flax.presets import create_model
+from vix_flax.run_folder import CHECKPOINT, CONFIG
 from vix_flax.training import TrainConfig, evaluate
 from vix_flax.training.checkpoint import restore_variables
 
-CONFIG, METRICS, CHECKPOINT = "config.json", "metrics.jsonl", "checkpoint"
 EVAL_BATCH = 256
 
 
@@ -31,35 +32,48 @@ class Run:
     augment: Augment
 
     @classmethod
-    def load(cls, folder: str | Path) -> "Run":
-        """Reads a run's folder.
+    def load(cls, folder: str | Path, best: bool = False) -> "Run":
+        """Reads a run's folder, with the variables of its newest checkpoint, or of the best.
 
         Raises:
             ValueError: it is no run's folder, or something in it is missing or damaged.
         """
         folder = Path(folder)
+        config, saved = _read_config(folder)
         try:
-            saved = json.loads((folder / CONFIG).read_text())
-            config = TrainConfig(**saved["config"])
             classes, image_shape = tuple(saved["classes"]), tuple(saved["image_shape"])
             augment = augment_of(config, tuple(saved["mean"]), tuple(saved["std"]))
-        except FileNotFoundError:
-            raise ValueError(f"{folder} is no run: it has no {CONFIG}") from None
-        except (OSError, KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError) as error:
             raise ValueError(f"{folder / CONFIG} cannot be read: {error!r}") from None
         model = create_model(config.model, **config.model_fields)
         abstract = jax.eval_shape(model.init, jax.random.key(0), example_image(model))
-        variables = restore_variables(folder / CHECKPOINT, abstract)
+        variables = restore_variables(folder / CHECKPOINT, abstract, best)
         return cls(folder, config, model, variables, classes, image_shape, augment)
 
-    def evaluate(self, split: str = "test", data_dir: str | None = None) -> dict:
-        """`loss`, `accuracy` and `confusion` on "train", "val" or "test" of its data set.
+    def evaluate(
+        self, split: str = "test", data_dir: str | None = None, dataset: str | None = None
+    ) -> dict:
+        """`loss`, `accuracy`, `top5` and `confusion` on "train", "val" or "test" of its data set,
+        or of another with the same classes and image shape.
 
         Raises:
-            ValueError: it was trained without labels, or its data set cannot be read.
+            ValueError: it was trained without labels, or the data set cannot be read or is of
+                other classes or images.
         """
         self.require_labels()
-        data = dataset_of(self.config, data_dir)
+        config = self.config
+        if dataset not in (None, config.dataset):
+            size = self.image_shape[0] if dataset == "folder" else None
+            config = dataclasses.replace(
+                config, dataset=dataset, data_dir=None, img_size=size, on_bad_image=None
+            )
+        data = dataset_of(config, data_dir)
+        if (data.classes, data.image_shape) != (self.classes, self.image_shape):
+            raise ValueError(
+                f"{data.name} has {len(data.classes)} classes and images {data.image_shape}, "
+                f"{self.folder} was trained on {len(self.classes)} and {self.image_shape}: the "
+                "names of the classes must be the same, too"
+            )
         batches = eval_batches(getattr(data, split), EVAL_BATCH)
         return evaluate(self.variables, batches, self.model.apply, self.augment)
 
@@ -82,10 +96,30 @@ class Run:
             )
 
 
+def saved_config(folder: str | Path) -> TrainConfig:
+    """What the run in this folder trains.
+
+    Raises:
+        ValueError: it is no run's folder, or what is in it is damaged.
+    """
+    return _read_config(Path(folder))[0]
+
+
+def _read_config(folder: Path) -> tuple[TrainConfig, dict]:
+    try:
+        saved = json.loads((folder / CONFIG).read_text())
+        return TrainConfig(**saved["config"]), saved
+    except FileNotFoundError:
+        raise ValueError(f"{folder} is no run: it has no {CONFIG}") from None
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{folder / CONFIG} cannot be read: {error!r}") from None
+
+
 def dataset_of(config: TrainConfig, data_dir: str | None = None) -> Dataset:
     """The config's data, from another folder if one is given."""
     options = {name: getattr(config, name) for name in ("img_size", "on_bad_image")}
-    return load_dataset(config.dataset, data_dir or config.data_dir, **options)
+    stream = None if config.loader is None else config.loader == "stream"
+    return load_dataset(config.dataset, data_dir or config.data_dir, stream, **options)
 
 
 def augment_of(config: TrainConfig, mean: tuple, std: tuple) -> Augment:

@@ -1,36 +1,17 @@
 """The commands that look: `vix list`, `summary`, `data`, `augment`, `attention`, `compare`."""
 
 import argparse
-import ast
-import contextlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from vix_flax.flags import parse_assignments
 from vix_flax.suggest import did_you_mean
 
 out = Console(highlight=False, markup=False, soft_wrap=True)
-
-
-def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
-    """["dim=64", "pool=mean"] -> {"dim": 64, "pool": "mean"}: Python literals, else strings.
-
-    Raises:
-        ValueError: one has no `=`.
-    """
-    fields = {}
-    for assignment in assignments:
-        name, equals, text = assignment.partition("=")
-        if not equals or not name:
-            raise ValueError(f"--set {assignment!r} must be FIELD=VALUE")
-        fields[name] = {"true": True, "false": False, "none": None}.get(text.lower(), text)
-        with contextlib.suppress(ValueError, SyntaxError):
-            fields[name] = ast.literal_eval(text)
-    return fields
 
 
 def list_command(args: argparse.Namespace) -> int:
@@ -134,10 +115,12 @@ def attention_command(args: argparse.Namespace) -> int:
 
 
 def data_command(args: argparse.Namespace) -> int:
-    """`vix data list`, `vix data info NAME`, `vix data show NAME`."""
+    """`vix data list`, `vix data prepare NAME`, `vix data info NAME`, `vix data show NAME`."""
     import inspect
 
     from vix_flax.data import DATASETS, load_dataset
+    from vix_flax.data.download import ARCHIVES
+    from vix_flax.data.prepared import prepare
     from vix_flax.training.plots import plot_images
 
     if args.action == "list":
@@ -146,8 +129,16 @@ def data_command(args: argparse.Namespace) -> int:
         return 0
     if args.name is None:
         raise ValueError(f"vix data {args.action} needs the NAME of a data set (vix data list)")
+    if args.action == "prepare" and args.name in ARCHIVES:
+        folder = prepare(args.name, args.data_dir)
+        out.print(f"{args.name} is prepared in {folder}")
+        return 0
     options = {"img_size": args.img_size, "on_bad_image": args.on_bad_image}
     data = load_dataset(args.name, args.data_dir, **options)
+    if args.action == "prepare":
+        count = len(data.train) + len(data.val) + len(data.test)
+        out.print(f"{data.name}: {count:,} images can be read")
+        return 0
     if args.action == "info":
         shape = " × ".join(map(str, data.image_shape))
         out.print(f"{data.name}: {len(data.classes)} classes, images {shape}")
@@ -161,7 +152,7 @@ def data_command(args: argparse.Namespace) -> int:
         out.print("classes: " + ", ".join(data.classes))
         return 0
     shown = range(min(len(data.classes), 12))
-    rows = [data.train.images[data.train.labels == label][:10] for label in shown]
+    rows = [data.train.images[np.flatnonzero(data.train.labels == label)[:10]] for label in shown]
     path = Path(args.output or f"{data.name}.png")
     plot_images(path, rows, [data.classes[label] for label in shown])
     out.print(f"{path}: the first images of {len(shown)} of {len(data.classes)} classes")
@@ -170,10 +161,10 @@ def data_command(args: argparse.Namespace) -> int:
 
 def compare_command(args: argparse.Namespace) -> int:
     """`vix compare RUN RUN…`: a table, and a picture of accuracy against epochs and time."""
-    from vix_flax.compare import Progressed, labels
+    from vix_flax.compare import History, labels
     from vix_flax.training.plots import plot_comparison
 
-    runs = [Progressed.read(folder) for folder in args.folders]
+    runs = [History.read(folder) for folder in args.folders]
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("model")
     table.add_column("data")
@@ -215,10 +206,10 @@ def augment_picture(config, path: Path) -> None:
     augmented = jax.jit(augment_of(config, data.mean, data.std).augmented)
     mix = Mix(len(data.classes), config.mixup, config.cutmix)
     steps = []
-    for key in jax.random.split(jax.random.key(config.seed), 7):
-        step = augmented(images, key)
+    for augment_key, mix_key in jax.random.split(jax.random.key(config.seed), (7, 2)):
+        step = augmented(images, augment_key)
         if config.mixup or config.cutmix:
-            step, _ = mix(step, labels, key)
+            step, _ = mix(step, labels, mix_key)
         steps.append(np.asarray(step))
     rows = [[image, *(step[i] for step in steps)] for i, image in enumerate(images)]
     plot_images(path, rows, [data.classes[label] for label in labels])

@@ -34,7 +34,7 @@ class Task:
     Attributes:
         module: whose variables are trained: the model, or a wrapper around it.
         objective, augment, mix, context: as in `train_step`.
-        evaluate: (the module's variables, split) → `loss`; with labels `accuracy`, `confusion`.
+        evaluate: (the module's variables, split) → `loss`; with labels also as `training.evaluate`.
         inputs: examples of what the module is initialised with.
         start: the variables to start from; None: drawn anew.
         model_variables: the module's variables → the model's.
@@ -51,8 +51,12 @@ class Task:
     model_variables: Callable[[dict], dict] = lambda variables: variables
 
 
-def make_task(config: TrainConfig, model: nn.Module, data: Dataset) -> Task:
+def make_task(config: TrainConfig, model: nn.Module, data: Dataset, fresh: bool = True) -> Task:
     """The config's objective for this model on this data.
+
+    Args:
+        config, model, data: what learns from what.
+        fresh: False: training goes on, so that where it started need not be there any more.
 
     Raises:
         ValueError: an unknown option of the objective, a model that it cannot train, or a run to
@@ -67,7 +71,7 @@ def make_task(config: TrainConfig, model: nn.Module, data: Dataset) -> Task:
     def accuracy(variables, split):
         return evaluate(variables, eval_batches(split, EVAL_BATCH), model.apply, augment)
 
-    start = starting_variables(config, model)
+    start = starting_variables(config, model) if fresh else None
     mix = None
     if config.mixup or config.cutmix:
         mix = Mix(len(data.classes), config.mixup, config.cutmix)

@@ -252,3 +252,21 @@ def test_fields_that_cannot_work_together(fields, message):
 def test_without_a_class_token_there_is_only_the_mean():
     with pytest.raises(ValueError, match="pool='cls' is unknown here; use 'mean'"):
         MLPMixer(image_size=4, patch_size=2, num_classes=3, dim=8, depth=1, pool="cls")
+
+
+class TestStochasticDepth:
+    MODEL = tiny(depth=3, stochastic_depth=0.5)
+
+    def test_the_rate_grows_with_depth(self):
+        blocks = self.MODEL.bind(drawn(self.MODEL)).blocks
+        assert [block.drop_path for block in blocks] == [0.0, 0.25, 0.5]
+
+    def test_it_acts_in_training_alone(self):
+        variables = drawn(self.MODEL)
+        plain = run(tiny(depth=3), variables=variables)
+        np.testing.assert_array_equal(run(self.MODEL, variables=variables), plain)
+        train = jax.jit(
+            lambda key: self.MODEL.apply(variables, img, train=True, rngs={"dropout": key})
+        )
+        outs = [train(jax.random.key(i)) for i in range(4)]
+        assert max(np.abs(out - outs[0]).max() for out in outs) > 1e-3

@@ -3,12 +3,11 @@
 import jax
 import numpy as np
 import optax
-import orbax.checkpoint as ocp
 import pytest
 from flax import linen as nn
 
 from vix_flax.training import create_state, make_optimizer
-from vix_flax.training.checkpoint import restore_variables, save
+from vix_flax.training.checkpoint import Checkpoints, restore_variables
 
 IMAGE = jax.ShapeDtypeStruct((1, 4, 4, 1), "float32")
 
@@ -38,9 +37,16 @@ def state():
     return state.apply_gradients(grads=grads)
 
 
+def save(folder, *states, scores=(), keep=1):
+    with Checkpoints(folder, keep) as checkpoints:
+        for i, state in enumerate(states):
+            score = scores[i] if scores else None
+            checkpoints.save(state, state.eval_variables, {"number": i}, score)
+
+
 @pytest.fixture
 def folder(state, tmp_path):
-    save(tmp_path / "checkpoint", state, state.eval_variables)
+    save(tmp_path / "checkpoint", state)
     return tmp_path / "checkpoint"
 
 
@@ -59,28 +65,75 @@ def test_variables_come_back_exactly_and_are_the_averaged_ones(state, folder):
     assert restored.keys() == {"params", "batch_stats"}
 
 
-def test_everything_to_train_on_is_saved(state, folder):
-    names = ("params", "extra", "opt_state", "rng")
-    training = {name: getattr(state, name) for name in names}
-    shapes = jax.eval_shape(lambda: training)
-    with ocp.CheckpointManager(folder) as manager:
-        assert manager.all_steps() == [1]
-        args = ocp.args.Composite(training=ocp.args.StandardRestore(shapes))
-        restored = manager.restore(1, args=args)["training"]
-    assert restored["rng"] == state.rng
-    for name in names[:-1]:
-        assert_equal(restored[name], training[name])
+def test_everything_to_train_on_comes_back(state, folder):
+    with Checkpoints(folder) as checkpoints:
+        restored, progress = checkpoints.restore(jax.eval_shape(lambda: state))
+    assert progress == {"format": 1, "number": 0}
+    assert restored.rng == state.rng
+    for name in ("step", "params", "extra", "opt_state", "ema"):
+        assert_equal(getattr(restored, name), getattr(state, name))
+
+
+def test_a_state_may_be_donated_while_it_is_written(state, tmp_path):
+    change = jax.jit(lambda s: jax.tree.map(lambda x: x + 1, s), donate_argnums=0)
+    mine = jax.tree.map(lambda x: x + 0, state.replace(rng=np.zeros(2)))
+    kept = jax.tree.map(np.array, mine)
+    with Checkpoints(tmp_path / "new") as checkpoints:
+        checkpoints.save(mine, mine.eval_variables, {})
+        for _ in range(50):
+            mine = change(mine)
+    with Checkpoints(tmp_path / "new") as checkpoints:
+        restored, _ = checkpoints.restore(kept)
+    assert_equal(restored.params, kept.params)
+
+
+def test_the_newest_and_the_best_are_kept(state, tmp_path):
+    states = [state.replace(step=step) for step in (2, 4, 6, 8, 9)]
+    save(tmp_path / "new", *states, scores=(0.1, 0.9, 0.3, 0.2, None), keep=2)
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["4", "8", "9"]
+
+
+def test_the_best_is_restored_on_request(state, tmp_path):
+    worse = state.replace(step=5, ema=jax.tree.map(lambda x: x + 1, state.ema))
+    save(tmp_path / "new", state, worse, scores=(0.9, 0.3))
+    assert_equal(restore_variables(tmp_path / "new", abstract(Toy()), True), state.eval_variables)
+    assert_equal(restore_variables(tmp_path / "new", abstract(Toy())), worse.eval_variables)
+
+
+def test_a_damaged_best_is_named(state, tmp_path):
+    save(tmp_path / "new", state, state.replace(step=5), scores=(0.9, 0.3))
+    for path in (tmp_path / "new" / "1" / "weights").rglob("*"):
+        if path.is_file():
+            path.unlink()
+    with pytest.raises(ValueError, match="new cannot be restored"):
+        restore_variables(tmp_path / "new", abstract(Toy()), best=True)
+    assert_equal(restore_variables(tmp_path / "new", abstract(Toy())), state.eval_variables)
+
+
+def test_it_is_read_where_its_device_is_not(state, folder):
+    (stored,) = folder.glob("*/weights/_sharding")
+    text = stored.read_text()
+    assert "cpu" in text.lower()
+    for path in folder.glob("*/*/_sharding"):
+        path.write_text(path.read_text().replace("TFRT_CPU_0", "cuda:0").replace("cpu:0", "cuda:0"))
+    assert stored.read_text() != text
+    assert_equal(restore_variables(folder, abstract(Toy())), state.eval_variables)
+
+
+def test_before_the_first_checkpoint(state, tmp_path):
+    with Checkpoints(tmp_path / "new") as checkpoints:
+        assert checkpoints.restore(state) is None
 
 
 def test_the_latest_step_is_restored(state, folder):
     later = state.replace(step=7, ema=jax.tree.map(lambda x: x + 1, state.ema))
-    save(folder, later, later.eval_variables)
+    save(folder, later)
     assert_equal(restore_variables(folder, abstract(Toy())), later.eval_variables)
 
 
 def test_a_relative_folder_will_do(state, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    save((tmp_path / "here").relative_to(tmp_path), state, state.eval_variables)
+    save((tmp_path / "here").relative_to(tmp_path), state)
     restored = restore_variables((tmp_path / "here").relative_to(tmp_path), abstract(Toy()))
     assert_equal(restored, state.eval_variables)
 

@@ -31,7 +31,7 @@ BAD = [
     ("clip_grad", 0.0),
     ("clip_grad", -1.0),
     ("opt", "sgdd"),
-    ("sched", "linear"),
+    ("sched", "exponential"),
     # Of another type than the field's.
     ("lr", "fast"),
     ("lr", float("inf")),

@@ -9,7 +9,7 @@ import optax
 import pytest
 from flax import linen as nn
 
-from vix_flax.data import Augment, Split, eval_batches, load_dataset, train_batches
+from vix_flax.data import Augment, Split, TrainBatches, eval_batches, load_dataset
 from vix_flax.training import (
     OwnLoss,
     create_state,
@@ -18,6 +18,7 @@ from vix_flax.training import (
     fit,
     make_optimizer,
 )
+from vix_flax.training.loop import LAG
 
 IMAGE = jax.ShapeDtypeStruct((1, 8, 8, 1), "float32")
 NORMALIZE = Augment((0.305,), (0.376,))
@@ -65,7 +66,7 @@ def epochs_of(digits, state, epochs=EPOCHS, **options):
     return fit(
         state,
         epochs,
-        lambda epoch: train_batches(digits.train, BATCH, 0, epoch),
+        TrainBatches(digits.train, BATCH).epoch,
         lambda variables: validated(digits, variables, 64),
         NORMALIZE,
         **options,
@@ -127,20 +128,26 @@ def test_with_an_average_that_is_what_is_validated(digits):
 
 def test_on_step_is_called_after_every_step(digits):
     calls = []
-    list(epochs_of(digits, fresh(), epochs=1, on_step=lambda: calls.append(1)))
-    assert len(calls) == len(digits.train) // BATCH
+    list(epochs_of(digits, fresh(), epochs=1, on_step=lambda *args: calls.append(args)))
+    steps = len(digits.train) // BATCH
+    assert [int(state.step) for state, *_ in calls[-1:]] == [steps]
+    assert len(calls) == len(calls[-1][2]) == steps
+    assert {epoch for _, epoch, _ in calls} == {0}
 
 
-@pytest.mark.parametrize("bad_epoch", [1, 2])
-def test_a_loss_that_is_not_finite_stops_and_names_the_epoch(digits, bad_epoch):
+@pytest.mark.parametrize("bad_step", [1, 3, 13])
+def test_a_loss_that_is_not_finite_stops_and_names_the_step(digits, bad_step):
+    steps = []
+
     def batches(epoch):
-        nan = np.full((8, 8, 8, 1), np.nan if epoch + 1 == bad_epoch else 1, np.float32)
-        return [{"image": nan, "label": np.zeros(8, np.int32)}]
+        for _ in range(12):
+            steps.append(1)
+            nan = np.full((8, 8, 8, 1), np.nan if len(steps) == bad_step else 1, np.float32)
+            yield {"image": nan, "label": np.zeros(8, np.int32)}
 
-    epochs = fit(fresh(), 5, batches, lambda v: validated(digits, v, 64), NORMALIZE)
-    assert [next(epochs)[1]["epoch"] for _ in range(1, bad_epoch)] == list(range(1, bad_epoch))
-    with pytest.raises(FloatingPointError, match=f"epoch {bad_epoch}"):
-        next(epochs)
+    with pytest.raises(FloatingPointError, match=f"^step {bad_step}: the loss is nan, .* Dense_0/"):
+        list(fit(fresh(), 2, batches, lambda v: validated(digits, v, 64), NORMALIZE))
+    assert len(steps) <= bad_step + LAG
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 64])

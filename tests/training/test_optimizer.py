@@ -10,7 +10,7 @@ from flax import traverse_util
 import vix_flax as vix
 from vix_flax.models.image import example_image
 from vix_flax.training import decay_mask, make_optimizer, make_schedule
-from vix_flax.training.optimizer import OPTIMIZERS
+from vix_flax.training.optimizer import OPTIMIZERS, SCHEDULES, evaluated_params
 
 SIZES = dict(image_size=8, patch_size=2, dim=16, depth=1, heads=2, dim_head=8, mlp_dim=16)
 
@@ -49,6 +49,49 @@ def test_constant_after_a_warm_up():
     schedule = make_schedule("constant", 0.1, steps=100, warmup_steps=20)
     rates = [float(schedule(step)) for step in (0, 10, 20, 99, 1000)]
     assert rates == pytest.approx([0, 0.05, 0.1, 0.1, 0.1])
+
+
+@pytest.mark.parametrize("warmup", [0, 20])
+def test_linear_falls_to_min_lr(warmup):
+    schedule = make_schedule("linear", 0.1, steps=100, warmup_steps=warmup, min_lr=0.02)
+    middle = (100 + warmup) // 2
+    rates = [float(schedule(step)) for step in (warmup, middle, 100, 150)]
+    assert rates == pytest.approx([0.1, 0.06, 0.02, 0.02])
+
+
+def test_wsd_stays_and_falls_in_the_last_fifth():
+    schedule = make_schedule("wsd", 0.1, steps=120, warmup_steps=20, min_lr=0.02)
+    rates = [float(schedule(step)) for step in (0, 10, 20, 60, 100, 110, 120, 200)]
+    assert rates == pytest.approx([0, 0.05, 0.1, 0.1, 0.1, 0.06, 0.02, 0.02])
+
+
+def test_rsqrt_halves_at_four_times_the_warm_up():
+    schedule = make_schedule("rsqrt", 0.1, steps=1000, warmup_steps=20, min_lr=0.01)
+    rates = [float(schedule(step)) for step in (10, 20, 80, 320, 10**6)]
+    assert rates == pytest.approx([0.05, 0.1, 0.05, 0.025, 0.01])
+
+
+@pytest.mark.parametrize("sched", SCHEDULES)
+def test_every_schedule_warms_up(sched):
+    schedule = make_schedule(sched, 0.1, steps=100, warmup_steps=10)
+    assert [float(schedule(step)) for step in (0, 5, 10)] == pytest.approx([0, 0.05, 0.1])
+    assert max(float(schedule(step)) for step in range(100)) == pytest.approx(0.1)
+
+
+def test_a_schedule_free_optimizer_evaluates_its_average():
+    tx = make_optimizer("schedule_free_adamw", optax.constant_schedule(0.1), 0.0)
+    params, opt_state = PARAMS, tx.init(PARAMS)
+    for _ in range(3):
+        updates, opt_state = tx.update(params, opt_state, params)
+        params = optax.apply_updates(params, updates)
+    averaged = evaluated_params(params, opt_state)
+    z, x = opt_state.z["cls_token"], averaged["cls_token"]
+    np.testing.assert_allclose(
+        params["cls_token"], 0.1 * z + 0.9 * x, rtol=1e-5
+    )  # arXiv:2405.15682
+    assert not np.allclose(x, params["cls_token"])
+    plain = make_optimizer("adamw", optax.constant_schedule(0.1), 0.0)
+    assert evaluated_params(params, plain.init(params)) is params
 
 
 @pytest.mark.parametrize(
@@ -90,7 +133,7 @@ def test_without_gradients_only_unmasked_parameters_shrink(opt):
     jax.tree.map(np.testing.assert_array_equal, after, PARAMS)
 
 
-@pytest.mark.parametrize("opt", ["adamw", "lion"])
+@pytest.mark.parametrize("opt", ["adamw", "lion", "sgd", "adafactor", "muon"])
 def test_decay_is_decoupled_from_the_gradient(opt):
     tx = make_optimizer(opt, optax.constant_schedule(0.1), weight_decay=0.5)
     after = after_a_step(tx, PARAMS, jax.tree.map(jnp.zeros_like, PARAMS))

@@ -211,6 +211,34 @@ def test_in_evaluation_no_image_depends_on_its_batch(normed, batch):
     assert losses[0] == pytest.approx(losses[1])
 
 
+def test_accumulated_parts_make_the_step_of_the_whole_batch(batch):
+    whole, rows = steps(fresh(TOY), batch, 3)
+    parts, others = steps(fresh(TOY), batch, 3, accumulate=4)
+    for row, other in zip(rows, others, strict=True):
+        assert row == pytest.approx(other, rel=1e-4)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5),
+        whole.params,
+        parts.params,
+    )
+
+
+def test_every_part_moves_the_running_statistics(normed, batch):
+    model = FNET2D
+    one, _ = steps(fresh(model, STILL), batch, 1)
+    four, _ = steps(fresh(model, STILL), batch, 1, accumulate=4)
+    moved = [
+        max(
+            float(np.abs(after - before).max())
+            for after, before in zip(
+                jax.tree.leaves(state.extra), jax.tree.leaves(created(model).extra), strict=True
+            )
+        )
+        for state in (one, four)
+    ]
+    assert moved[1] > 2 * moved[0] > 0
+
+
 def test_performer_features_are_not_trained(batch):
     state = fresh(ATTENDING_TOY)
     features, params = copied(state.extra["features"]), copied(state.params)
@@ -233,6 +261,25 @@ def test_eval_step_sums_over_real_images_alone(batch):
     assert sums["correct"] == ((predicted == label) * mask).sum()
     assert sums["loss"] == pytest.approx((np.asarray(losses) * mask).sum(), rel=1e-5)
     np.testing.assert_array_equal(sums["confusion"], confusion)
+
+
+def test_the_label_is_among_the_five_most_probable(batch):
+    state = fresh(TOY)
+    mask = np.arange(32) < 20
+    masked = {**batch, "mask": mask.astype(np.float32)}
+    sums = eval_step(state.eval_variables, masked, apply_fn=state.apply_fn, augment=NORMALIZE)
+    logits = TOY.apply(state.eval_variables, NORMALIZE(batch["image"]))
+    best = np.argsort(-np.asarray(logits), axis=1)[:, :5]
+    assert sums["in_top5"] == (best == batch["label"][:, None])[:20].any(axis=1).sum()
+
+
+@pytest.mark.parametrize("logit", [np.nan, 1.0])
+def test_what_does_not_rank_the_classes_is_not_in_the_top_five(batch, logit):
+    def constant(variables, images):
+        return jnp.full((len(images), 10), logit)
+
+    full = {**batch, "label": np.full(32, 9, np.int32), "mask": np.ones(32, np.float32)}
+    assert eval_step({}, full, apply_fn=constant, augment=NORMALIZE)["in_top5"] == 0
 
 
 def test_dropout_is_off_in_evaluation(masked):

@@ -57,6 +57,7 @@ class ViX(AttentionBackbone, kw_only=True):
         pool: "cls" takes the class token, "mean" the mean over all tokens, class token included.
         dropout: in the MLPs, and where the published variant has it in the attention.
         emb_dropout: after positions are added.
+        stochastic_depth: rate of the last block; it grows linearly from 0 at the first.
         embed: patches (`PatchEmbed`, `NormPatchEmbed`) or convolutions (`ConvStem`).
         position: "learned", "rotary" (the published raster form), "rotary_axial" or "none".
         mixer: what mixes tokens: `SelfAttention`, `Fourier`, `TokenMlp`.
@@ -77,6 +78,7 @@ class ViX(AttentionBackbone, kw_only=True):
     dim_head: int = 64
     dropout: float = 0.0
     emb_dropout: float = 0.0
+    stochastic_depth: float = 0.0
     embed: ModuleDef = PatchEmbed
     position: str = "learned"
     mixer: ModuleDef = SelfAttention
@@ -98,7 +100,7 @@ class ViX(AttentionBackbone, kw_only=True):
         """Raises ValueError for fields that cannot work (together)."""
         super().check()
         require_positive_ints(self, "dim", "depth", "heads", "dim_head", "mlp_dim")
-        require_rates(self, "dropout", "emb_dropout")
+        require_rates(self, "dropout", "emb_dropout", "stochastic_depth")
         for field in self.unused:
             if getattr(self, field) != type(self).__dataclass_fields__[field].default:
                 raise ValueError(f"{field} has no effect here: leave it out" + self.unused_hint)
@@ -194,8 +196,14 @@ class ViX(AttentionBackbone, kw_only=True):
         """Blocks, and the norm behind them."""
         block = self.rematted(self.block)
         self.blocks = [
-            build(block, self, mixer=self._mixer(), mlp_dim=self.mlp_width)
-            for _ in range(self.depth)
+            build(
+                block,
+                self,
+                mixer=self._mixer(),
+                mlp_dim=self.mlp_width,
+                drop_path=self.stochastic_depth * i / max(self.depth - 1, 1),
+            )
+            for i in range(self.depth)
         ]
         if self.norm_before_pool:
             self.norm = LayerNorm(dtype=self.dtype)

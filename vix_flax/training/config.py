@@ -26,8 +26,10 @@ class TrainConfig:
     data_dir: str | None = None
     img_size: int | None = None  # of `folder`, whose images have any size; None: 64
     on_bad_image: str | None = None  # "skip" what cannot be decoded; None: it is an error
+    loader: str | None = None  # "memory", "device" or "stream"; None: by size
     epochs: int = 40
     batch_size: int = 128
+    grad_accum_steps: int = 1  # parts that a batch is worked through in
     opt: str = "adamw"
     lr: float = 1e-3  # the highest, after warm-up
     min_lr: float = 0.0  # the last, of a decaying schedule
@@ -48,6 +50,7 @@ class TrainConfig:
     model_ema: bool = False  # evaluate an exponential moving average of the parameters
     model_ema_decay: float = 0.999  # per step
     seed: int = 0
+    keep: int = 1  # newest checkpoints, beside the best
     init_from: str | None = None  # a run to start from, under a new head if classes differ
     swap: str | None = None  # a run to start from, with another attention
     objective: str = "classify"  # or without labels: "mpp", "byol"
@@ -60,7 +63,7 @@ class TrainConfig:
     def __post_init__(self):
         for spec in dataclasses.fields(self):
             self._check_type(spec.name, get_type_hints(type(self))[spec.name])
-        for name in ("epochs", "batch_size", "lr"):
+        for name in ("epochs", "batch_size", "grad_accum_steps", "lr", "keep"):
             self._require(name, getattr(self, name) > 0, "positive")
         for name in ("min_lr", "warmup_epochs", "weight_decay", "crop_padding", "seed"):
             self._require(name, getattr(self, name) >= 0, "at least 0")
@@ -68,6 +71,11 @@ class TrainConfig:
             self._require(name, getattr(self, name) >= 0, "at least 0")
         self._require("reprob", 0 <= self.reprob <= 1, "from 0 to 1")
         self._require("aa", self.aa in (None, "rand", "trivial"), "rand, trivial or None")
+        self._require(
+            "loader",
+            self.loader in (None, "memory", "device", "stream"),
+            "memory, device, stream or None",
+        )
         self._require("aa_magnitude", 0 <= self.aa_magnitude <= 30, "from 0 to 30")
         self._require(
             "min_crop", self.min_crop is None or 0 < self.min_crop <= 1, "above 0 and at most 1"
@@ -96,11 +104,18 @@ class TrainConfig:
             value = getattr(self, name)
             if value not in known:
                 raise ValueError(f"{name}={value!r} is unknown" + did_you_mean(value, known))
+        if self.opt == "schedule_free_adamw":
+            self._require("sched", self.sched == "constant", f"constant with opt={self.opt!r}")
+            self._require("model_ema", not self.model_ema, f"False: {self.opt} averages by itself")
         if self.objective == "classify":
             self._require("objective_options", not self.objective_options, "empty to classify")
             return
         self._require("batch_size", self.objective != "byol" or self.batch_size > 1, "2 or more")
-        for name in ("init_from", "swap", "teacher", "mixup", "cutmix"):
+        unused = ["init_from", "swap", "teacher", "mixup", "cutmix"]
+        if self.objective == "byol":  # draws views of its own
+            unused += ["min_crop", "color_jitter", "aa", "reprob"]
+            self._require("grad_accum_steps", self.grad_accum_steps == 1, "1 with byol")
+        for name in unused:
             if getattr(self, name):
                 raise ValueError(
                     f"objective={self.objective!r} has no use for {name}: leave it out"

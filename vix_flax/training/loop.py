@@ -1,7 +1,7 @@
 """Training is a `for` loop: paste it into a notebook and change what you like."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -11,16 +11,20 @@ from vix_flax.training.objective import OwnLoss
 from vix_flax.training.state import TrainState
 from vix_flax.training.step import CLASSIFY, eval_step, own_loss_step, train_step
 
+LAG = 8  # steps after which a step's metrics are looked at
 Batches = Iterable[dict[str, np.ndarray]]
 
 
 def evaluate(variables: dict, batches: Batches, apply_fn: Callable, augment: Callable) -> dict:
-    """Mean `loss` (nats), `accuracy` and `confusion (classes, classes)`; each image counts once."""
+    """Mean `loss` (nats), `accuracy`, `top5` (the label is among the five most probable classes)
+    and `confusion (classes, classes)`; each image counts once.
+    """
     sums = [eval_step(variables, batch, apply_fn=apply_fn, augment=augment) for batch in batches]
     total = jax.tree.map(lambda *parts: np.sum(parts, axis=0), *jax.device_get(sums))
     return {
         "loss": float(total["loss"] / total["count"]),
         "accuracy": float(total["correct"] / total["count"]),
+        "top5": float(total["in_top5"] / total["count"]),
         "confusion": total["confusion"].astype(int),
     }
 
@@ -49,7 +53,10 @@ def fit(
     objective: Callable = CLASSIFY,
     ema_decay: float = 0.999,
     context: Any = None,
-    on_step: Callable[[], Any] = lambda: None,
+    accumulate: int = 1,
+    on_step: Callable[[TrainState, int, list[dict]], Any] = lambda *_: None,
+    first_epoch: int = 0,
+    so_far: Sequence[dict] = (),
 ) -> Iterator[tuple[TrainState, dict[str, float]]]:
     """Yields the state and a row of metrics after every epoch.
 
@@ -58,14 +65,17 @@ def fit(
         epochs: how many.
         train_batches: epoch → its batches.
         validate: variables → metrics, after every epoch; scalars go into its row.
-        augment, mix, objective, ema_decay, context: as in `train_step`.
-        on_step: called after every step is dispatched.
+        augment, mix, objective, ema_decay, context, accumulate: as in `train_step`.
+        on_step: called after every step is dispatched, with the state, the epoch, and the metrics
+            of the epoch's steps so far.
+        first_epoch, so_far: where to go on: the epoch, and the metrics of its steps until now.
 
     Raises:
-        FloatingPointError: the mean loss of an epoch is not finite.
+        FloatingPointError: a loss or a gradient is not finite; names the step and the parameter.
     """
-    for epoch in range(epochs):
-        start, rows, images = time.perf_counter(), [], 0
+    for epoch in range(first_epoch, epochs):
+        start, rows, images = time.perf_counter(), list(so_far), 0
+        so_far = ()
         for batch in train_batches(epoch):
             state, metrics = train_step(
                 state,
@@ -74,18 +84,19 @@ def fit(
                 mix=mix,
                 objective=objective,
                 ema_decay=ema_decay,
+                accumulate=accumulate,
                 context=context,
             )
             rows.append(metrics)
-            images += len(batch["label"])
-            on_step()
+            images += len(batch.get("index", batch["label"]))
+            if len(rows) >= LAG:  # done by now: looking at it stalls nothing
+                require_finite([rows[-LAG]], state, LAG - 1)
+            on_step(state, epoch, rows)
         rows = jax.device_get(rows)
-        train = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+        require_finite(rows, state)
+        names = rows[0].keys() - {"not_finite"}
+        train = {name: float(np.mean([row[name] for row in rows])) for name in sorted(names)}
         seconds = time.perf_counter() - start
-        if not np.isfinite(train["loss"]):
-            raise FloatingPointError(
-                f"the loss is {train['loss']} in epoch {epoch + 1}: try a lower lr or clip_grad=1"
-            )
         grad_norm = train.pop("grad_norm")
         val = validate(state.eval_variables)
         yield (
@@ -99,4 +110,27 @@ def fit(
                 "seconds": seconds,
                 "images_per_second": images / seconds,
             },
+        )
+
+
+def require_finite(rows: Sequence[dict], state: TrainState, steps_ago: int = 0) -> None:
+    """Raises FloatingPointError at the first row whose loss or gradient is not finite.
+
+    Args:
+        rows: metrics of steps in order, the last of them taken `steps_ago`.
+        state: after the last step.
+        steps_ago: how many steps there were after the last row.
+    """
+    for i, metrics in enumerate(rows):
+        loss, which = float(metrics["loss"]), int(metrics["not_finite"])
+        if np.isfinite(loss) and which < 0:
+            continue
+        step = int(state.step) - steps_ago - (len(rows) - 1 - i)
+        where = ""
+        if which >= 0:
+            paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(state.params)]
+            name = jax.tree_util.keystr(paths[which], simple=True, separator="/")
+            where = f", and the first gradient that is not finite is that of {name}"
+        raise FloatingPointError(
+            f"step {step}: the loss is {loss}{where}; try a lower lr or clip_grad=1"
         )

@@ -1,26 +1,47 @@
 """Learning-rate schedules and optimizers by name, all of optax."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
-OPTIMIZERS = {"adamw": optax.adamw, "lamb": optax.lamb, "lion": optax.lion}
-SCHEDULES = ("cosine", "constant")
+SCHEDULES = ("cosine", "constant", "linear", "rsqrt", "wsd")
+COOL_DOWN = 0.2  # the share of steps in which `wsd` decays
 NO_DECAY = ("bias", "scale", "cls_token", "mask_token", "pos_embedding")
 
 
 def make_schedule(
     sched: str, lr: float, steps: int, warmup_steps: int = 0, min_lr: float = 0.0
 ) -> optax.Schedule:
-    """Step → learning rate: linear warm-up from 0, then constant, or a cosine down to `min_lr`."""
+    """Step → learning rate: linear warm-up from 0, then by `sched`.
+
+    "constant"; "cosine" and "linear" down to `min_lr`; "wsd" (warm-up, stable, decay): constant,
+    and linear down to `min_lr` in the last fifth; "rsqrt": with one over the root of the step,
+    from the end of the warm-up on (arXiv:2106.04560), and not below `min_lr`.
+    """
     warmup_steps = min(warmup_steps, steps - 1)
+    left = steps - warmup_steps
     if sched == "cosine":
         if not warmup_steps:
             return optax.cosine_decay_schedule(lr, steps, alpha=min_lr / lr)
         return optax.warmup_cosine_decay_schedule(0.0, lr, warmup_steps, steps, min_lr)
+    after = {
+        "constant": lambda: optax.constant_schedule(lr),
+        "linear": lambda: optax.linear_schedule(lr, min_lr, left),
+        "wsd": lambda: optax.linear_schedule(
+            lr, min_lr, max(1, round(COOL_DOWN * left)), left - max(1, round(COOL_DOWN * left))
+        ),
+        "rsqrt": lambda: _rsqrt(lr, max(warmup_steps, 1), min_lr),
+    }[sched]()
     warmup = optax.linear_schedule(0.0, lr, max(warmup_steps, 1))
-    return optax.join_schedules([warmup, optax.constant_schedule(lr)], [warmup_steps])
+    return optax.join_schedules([warmup, after], [warmup_steps])
+
+
+def _rsqrt(lr, scale, min_lr):
+    # A schedule that is joined to another is asked for steps before its own first, too.
+    return lambda step: jnp.maximum(lr * jnp.sqrt(scale / (scale + jnp.maximum(step, 0))), min_lr)
 
 
 def decay_mask(params: Any) -> Any:
@@ -32,5 +53,56 @@ def make_optimizer(
     opt: str, schedule: optax.Schedule, weight_decay: float, clip_grad: float | None = None
 ) -> optax.GradientTransformation:
     """The named optimizer with decoupled, masked weight decay, behind a clip of the global norm."""
-    optimizer = OPTIMIZERS[opt](schedule, weight_decay=weight_decay, mask=decay_mask)
-    return optax.chain(optax.clip_by_global_norm(clip_grad), optimizer) if clip_grad else optimizer
+    clip = [optax.clip_by_global_norm(clip_grad)] if clip_grad else []
+    if opt == "schedule_free_adamw":
+        # The whole of what it wraps; its momentum replaces Adam's (arXiv:2405.15682).
+        adamw = optax.adamw(schedule, b1=0.0, weight_decay=weight_decay, mask=decay_mask)
+        return optax.contrib.schedule_free(optax.chain(*clip, adamw), schedule)
+    optimizer = OPTIMIZERS[opt](schedule, weight_decay)
+    return optax.chain(*clip, optimizer) if clip else optimizer
+
+
+def evaluated_params(params: Any, opt_state: Any) -> Any:
+    """What to evaluate: a schedule-free optimizer's average, else the parameters themselves."""
+    if isinstance(opt_state, optax.contrib.ScheduleFreeState):
+        return optax.contrib.schedule_free_eval_params(opt_state, params)
+    return params
+
+
+def _masked(optimizer: Callable) -> Callable:
+    return lambda schedule, decay: optimizer(schedule, weight_decay=decay, mask=decay_mask)
+
+
+def _sgd(schedule, decay):
+    """Nesterov momentum 0.9."""
+    return optax.chain(
+        optax.trace(0.9, nesterov=True),
+        optax.add_decayed_weights(decay, decay_mask),
+        optax.scale_by_learning_rate(schedule),
+    )
+
+
+def _adafactor(schedule, decay):
+    """optax's decay is not scaled by the learning rate."""
+    return optax.adafactor(
+        schedule,
+        weight_decay_rate=lambda step: decay * schedule(step),
+        weight_decay_mask=decay_mask,
+    )
+
+
+def _muon(schedule, decay):
+    """Dense kernels by Muon, the rest by Adam, whose own decay optax does not mask."""
+    shrink = optax.add_decayed_weights(lambda step: -decay * schedule(step), decay_mask)
+    return optax.chain(optax.contrib.muon(schedule), shrink)
+
+
+OPTIMIZERS = {
+    "adamw": _masked(optax.adamw),
+    "lamb": _masked(optax.lamb),
+    "lion": _masked(optax.lion),
+    "sgd": _sgd,
+    "adafactor": _adafactor,
+    "muon": _muon,
+    "schedule_free_adamw": None,  # wraps others: see `make_optimizer`
+}

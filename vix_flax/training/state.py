@@ -9,6 +9,8 @@ import optax
 from flax import linen as nn
 from flax.training import train_state
 
+from vix_flax.training.optimizer import evaluated_params
+
 
 class TrainState(train_state.TrainState):
     """Flax's TrainState, plus what else these models have.
@@ -26,7 +28,8 @@ class TrainState(train_state.TrainState):
     @property
     def eval_variables(self) -> dict[str, Any]:
         """What to evaluate: the averaged parameters where there are any."""
-        return {"params": self.params if self.ema is None else self.ema, **self.extra}
+        params = evaluated_params(self.params, self.opt_state) if self.ema is None else self.ema
+        return {"params": params, **self.extra}
 
 
 def create_state(

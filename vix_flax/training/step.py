@@ -17,7 +17,7 @@ CLASSIFY = Classify()
 
 @partial(
     jax.jit,
-    static_argnames=("augment", "mix", "objective", "ema_decay"),
+    static_argnames=("augment", "mix", "objective", "ema_decay", "accumulate"),
     donate_argnames=("state",),
 )
 def train_step(
@@ -28,32 +28,66 @@ def train_step(
     mix: Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]] | None = None,
     objective: Callable = CLASSIFY,
     ema_decay: float = 0.999,
+    accumulate: int = 1,
     context: Any = None,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-    """The next state, and `loss`, `grad_norm` and the objective's metrics of this step, as scalars.
+    """The next state and this step's metrics, scalars: `loss`, the objective's, `grad_norm`, and
+    `not_finite`, which of the parameters is the first whose gradient is not finite (-1: none).
 
     Args:
         state: is donated: use the returned one from then on.
-        batch: `{"image": (b, h, w, c) uint8, "label": (b,) int32}`.
+        batch: `{"image": (b, h, w, c) uint8, "label": (b,) int32}`; or a whole set on the device,
+            with the batch's rows in `"index"` (b,) int32.
         augment: (images, key) → what the model sees; hashable.
         mix: (what the model sees, labels, key) → the same of mixed images, and soft labels.
         objective: what to make small, hashable; see `vix_flax.training.objective`.
         ema_decay: of the moving average, if the state has one; after t steps at most
             (1 + t) / (10 + t).
+        accumulate: parts that the batch is worked through in, one after the other, to save memory;
+            the gradient is that of the whole, but BatchNorm sees a part at a time.
         context: arrays that the objective needs and nobody trains, such as a teacher's variables.
     """
-    augment_key, dropout_key = jax.random.split(jax.random.fold_in(state.rng, state.step))
-    images, labels = augment(batch["image"], augment_key), batch["label"]
+    keys = jax.random.split(jax.random.fold_in(state.rng, state.step), 3)
+    augment_key, dropout_key, mix_key = keys
+    images, labels = batch["image"], batch["label"]
+    if "index" in batch:
+        images, labels = images[batch["index"]], labels[batch["index"]]
+    images = augment(images, augment_key)
     if mix is not None:
-        images, labels = mix(images, labels, jax.random.fold_in(augment_key, 1))
+        images, labels = mix(images, labels, mix_key)
 
-    def loss_of(params):
-        variables, rngs = {"params": params, **state.extra}, {"dropout": dropout_key}
-        return objective(state.apply_fn, variables, images, labels, rngs, context)
+    def loss_of(params, extra, images, labels, dropout_key):
+        rngs = {"dropout": dropout_key}
+        return objective(state.apply_fn, {"params": params, **extra}, images, labels, rngs, context)
 
-    (loss, (metrics, updates)), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
-    metrics = {"loss": loss, **metrics, "grad_norm": optax.tree.norm(grads)}
-    state = state.apply_gradients(grads=grads, extra={**state.extra, **updates})
+    forward_backward = jax.value_and_grad(loss_of, has_aux=True)
+    if accumulate == 1:
+        given = (state.extra, images, labels, dropout_key)
+        (loss, (metrics, updates)), grads = forward_backward(state.params, *given)
+        extra = {**state.extra, **updates}
+    else:
+
+        def part(carried, given):
+            extra, grads = carried
+            (loss, (metrics, updates)), more = forward_backward(state.params, extra, *given)
+            grads = jax.tree.map(lambda a, b: a + b / accumulate, grads, more)
+            return ({**extra, **updates}, grads), {"loss": loss, **metrics}
+
+        images, labels = (x.reshape(accumulate, -1, *x.shape[1:]) for x in (images, labels))
+        zeros = jax.tree.map(jnp.zeros_like, state.params)
+        keys = jax.random.split(dropout_key, accumulate)
+        (extra, grads), metrics = jax.lax.scan(part, (state.extra, zeros), (images, labels, keys))
+        metrics = jax.tree.map(lambda x: x.mean(axis=0), metrics)
+        loss = metrics.pop("loss")
+    squares = jnp.stack([jnp.square(leaf).sum() for leaf in jax.tree.leaves(grads)])
+    bad = ~jnp.isfinite(squares)
+    metrics = {
+        "loss": loss,
+        **metrics,
+        "grad_norm": jnp.sqrt(squares.sum()),
+        "not_finite": jnp.where(bad.any(), bad.argmax(), -1),
+    }
+    state = state.apply_gradients(grads=grads, extra=extra)
     if state.ema is not None:
         # Early on the average follows closely: it must not remember how training began.
         decay = jnp.minimum(ema_decay, (1 + state.step) / (10 + state.step))
@@ -69,8 +103,8 @@ def eval_step(
     apply_fn: Callable,
     augment: Callable[[jax.Array], jax.Array],
 ) -> dict[str, jax.Array]:
-    """Sums over the batch's real images: `loss`, `correct`, `count`; and `confusion (classes,
-    classes)`, how many of each true class (row) were taken for which (column).
+    """Sums over the batch's real images: `loss`, `correct`, `in_top5`, `count`; and `confusion
+    (classes, classes)`, how many of each true class (row) were taken for which (column).
 
     Args:
         variables: as `init` returns them.
@@ -82,9 +116,12 @@ def eval_step(
     predicted = logits.argmax(axis=-1)
     label, mask = batch["label"], batch["mask"]
     classes = logits.shape[-1]
+    _, best = jax.lax.top_k(logits, min(5, classes))
+    finite = jnp.isfinite(logits).all(axis=1)
     return {
         "loss": (cross_entropy(logits, label) * mask).sum(),
         "correct": ((predicted == label) * mask).sum(),
+        "in_top5": ((best == label[:, None]).any(axis=1) * finite * mask).sum(),
         "count": mask.sum(),
         "confusion": jnp.zeros((classes, classes)).at[label, predicted].add(mask),
     }
