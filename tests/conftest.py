@@ -38,7 +38,7 @@ def trained(tmp_path_factory):
         CONFIG,
         tmp_path_factory.mktemp("runs"),
         on_start=started.append,
-        on_step=lambda: steps.append(1),
+        on_step=lambda _: steps.append(1),
         on_epoch=epochs.append,
     )
     return result, started, steps, epochs

@@ -12,7 +12,7 @@ from vix_flax.training import TrainConfig
 def main(folder, step, config):
     taken = iter(range(1, 10**9))
 
-    def on_step():
+    def on_step(steps):
         if next(taken) == int(step):
             os.kill(os.getpid(), signal.SIGKILL)
 

@@ -17,10 +17,11 @@ import numpy as np
 import pytest
 from short_run import CONFIG, SIZES
 
-from vix_flax import launch
+from vix_flax import trainer
 from vix_flax.attention import ATTENTIONS
-from vix_flax.launch import Stopped, train
+from vix_flax.launch import train
 from vix_flax.run import Run
+from vix_flax.trainer import Stopped
 from vix_flax.training import TrainConfig, loop
 
 STEPS = 25  # an epoch of CONFIG
@@ -67,7 +68,7 @@ def digest(folder):
     lines = (folder / "metrics.jsonl").read_text().splitlines()
     rows = [json.loads(line) for line in lines]
     for row in rows:
-        del row["seconds"], row["images_per_second"]
+        del row["seconds"], row["images_per_second"], row["memory_gib"]
     return arrays, rows, json.loads((folder / "test.json").read_text())
 
 
@@ -83,7 +84,7 @@ def stop_after(folder, config, step):
     """Trains until that step, as a signal would stop it."""
     taken = []
     with pytest.raises(Stopped):
-        train(config, folder, on_step=lambda: taken.append(1), stop=lambda: len(taken) >= step)
+        train(config, folder, on_step=lambda _: taken.append(1), stop=lambda: len(taken) >= step)
 
 
 @pytest.fixture(scope="module")
@@ -270,7 +271,7 @@ def test_a_finished_run_is_reported_again(uninterrupted):
     folder = uninterrupted("dropout")
     before = digest(folder)
     steps = []
-    result = train(DROPPING, folder, on_step=lambda: steps.append(1))
+    result = train(DROPPING, folder, on_step=lambda _: steps.append(1))
     assert not steps
     assert result.test["accuracy"] == before[2]["test_accuracy"]
     assert digest(folder) == before
@@ -310,7 +311,7 @@ def test_the_best_is_the_best_on_validation_images(uninterrupted):
 def test_a_clock_that_goes_backwards_changes_nothing(uninterrupted, tmp_path, monkeypatch):
     clock = iter(range(10**9, 0, -1))
     backwards = types.SimpleNamespace(perf_counter=lambda: next(clock))
-    for module in (launch, loop):
+    for module in (trainer, loop):
         monkeypatch.setattr(module, "time", backwards)
     config = DROPPING
     stop_after(tmp_path / "run", config, 30)
@@ -358,7 +359,7 @@ def test_a_signal_stops_after_the_step_and_says_how_to_go_on(sent, tmp_path):
 
 
 def test_a_loss_that_is_not_finite_names_the_step(tmp_path, monkeypatch):
-    original = launch.fit
+    original = trainer.fit
 
     def fit(state, epochs, train_batches, *others, **given):
         def poisoned(epoch):
@@ -369,10 +370,10 @@ def test_a_loss_that_is_not_finite_names_the_step(tmp_path, monkeypatch):
 
         return original(state, epochs, poisoned, *others, **given)
 
-    monkeypatch.setattr(launch, "fit", fit)
+    monkeypatch.setattr(trainer, "fit", fit)
     for stop_at in (10**9, STEPS + 7):  # even if it is stopped before anyone has looked
         taken = []
-        step, stop = lambda: taken.append(1), lambda: len(taken) >= stop_at  # noqa: B023
+        step, stop = lambda _: taken.append(1), lambda: len(taken) >= stop_at  # noqa: B023
         message = rf"step {STEPS + 5}: the loss is nan.*first grad"
         with pytest.raises(FloatingPointError, match=message):
             train(CONFIG, tmp_path / "run", on_step=step, stop=stop)

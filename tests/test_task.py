@@ -13,6 +13,7 @@ from vix_flax.launch import train
 from vix_flax.run import Run
 from vix_flax.task import make_task
 from vix_flax.training import create_state, make_optimizer, train_step
+from vix_flax.training.mesh import make_mesh
 
 SMALL = {
     "mpp": dict(mask_prob=0.3),
@@ -61,7 +62,7 @@ def test_labels_go_on_from_there(pretrained, tmp_path):
 def test_the_slow_copy_follows_by_its_decay():
     data, config = load_dataset("digits"), pretraining("byol")
     model = vix.create_model("vit", image_size=8, channels=1, **CONFIG.model_fields)
-    task = make_task(config, model, data)
+    task = make_task(config, model, data, make_mesh())
     tx = make_optimizer("adamw", lambda step: 1e-2, weight_decay=0.0)
     state = create_state(task.module, task.inputs, tx)
     batch = {"image": data.train.images[:8], "label": data.train.labels[:8]}

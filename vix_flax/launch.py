@@ -3,29 +3,29 @@
 A run that was stopped goes on from its newest checkpoint, as if it had never been.
 """
 
+import contextlib
 import dataclasses
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from flax import linen as nn
 
 import vix_flax
 from vix_flax.data import Dataset, TrainBatches, choose_loader
-from vix_flax.inspect import count_params
 from vix_flax.layers import field_names
+from vix_flax.preflight import first_that_fits, others
 from vix_flax.presets import PRESETS, create_model
+from vix_flax.processes import is_first, shard, together
 from vix_flax.run import dataset_of
-from vix_flax.run_folder import CHECKPOINT, CONFIG, METRICS, TEST, opened, settle, write_aside
-from vix_flax.task import Task, make_task
-from vix_flax.training import TrainConfig, create_state, fit, make_optimizer, make_schedule
-from vix_flax.training.checkpoint import Checkpoints, whole_steps
-from vix_flax.training.loop import require_finite
-from vix_flax.training.plots import plot_confusion, plot_curves
+from vix_flax.run_folder import CHECKPOINT, CONFIG, TEST, as_fitted, opened, settle
+from vix_flax.task import make_task
+from vix_flax.trainer import Hooks, Result, Started, Trainer
+from vix_flax.training import TrainConfig, make_optimizer, make_schedule
+from vix_flax.training.checkpoint import whole_steps
+from vix_flax.training.mesh import make_mesh, put_whole
 
 
 def resolve(config: TrainConfig, data: Dataset) -> tuple[TrainConfig, nn.Module]:
@@ -83,209 +83,129 @@ def new_folder(output: str | Path, name: str) -> Path:
     raise ValueError(f"output={str(output)!r} is full of runs named {stem}")
 
 
-@dataclasses.dataclass(frozen=True)
-class Started:
-    """What is known before the first step.
-
-    Attributes:
-        folder: the run's.
-        model: what is trained.
-        params: how many parameters it has.
-        steps: in an epoch.
-        done: steps that were taken before the run was stopped; 0: it is new.
-        loader: where training images are.
-    """
-
-    folder: Path
-    model: nn.Module
-    params: int
-    steps: int
-    done: int
-    loader: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Result:
-    """What a finished training run has to report."""
-
-    folder: Path
-    params: int
-    val: dict[str, Any]
-    test: dict[str, Any]
-    seconds: float
-
-
-class Stopped(Exception):
-    """Training was asked to stop, and all that it needs to go on is in `folder`."""
-
-    def __init__(self, folder: Path, step: int):
-        super().__init__(f"stopped after step {step}")
-        self.folder, self.step = folder, step
-
-
 def train(
     config: TrainConfig,
     output: str | Path | None = None,
     resume: bool = True,
     on_start: Callable[[Started], Any] = lambda started: None,
-    on_step: Callable[[], Any] = lambda: None,
+    on_step: Callable[[int], Any] = lambda steps: None,
     on_epoch: Callable[[dict[str, float]], Any] = lambda row: None,
     stop: Callable[[], bool] = lambda: False,
+    say: Callable[[str], Any] = print,
 ) -> Result:
     """Trains to the end, from the newest checkpoint if there is one.
 
     The test split is looked at once, at the end.
+
+    Several processes train one run, if they have joined each other before; its folder must be one
+    that all of them see.
 
     Args:
         config: what to train; see `RECIPES` for good starts.
         output: the run's folder; None: a new one under `runs`.
         resume: go on with the run in `output`; False: refuse to.
         on_start: called before the first step.
-        on_step: called after each step.
+        on_step: called whenever steps are dispatched, with their number.
         on_epoch: called with each row of metrics.
-        stop: asked after each step; if it says so, a checkpoint is written and training stops.
+        stop: asked as often; if it says so, a checkpoint is written and training stops.
+        say: told what is tried to make a step fit into memory.
 
     Raises:
-        ValueError: fields, data or folders that will not do, before anything is compiled; or a
-            checkpoint that cannot be read.
+        ValueError: fields, data or folders that will not do, before anything is compiled; a step
+            that needs too much memory; or a checkpoint that cannot be read.
         FloatingPointError: a loss or a gradient is no longer finite.
         OSError: a checkpoint cannot be written.
         Stopped: `stop` said so.
     """
-    data = dataset_of(config)
+    if jax.process_count() > 1 and not output:
+        raise ValueError("several processes need one --output, a folder that all of them see")
+    folder = Path(output) if output else None
+    with together():
+        config = as_fitted(config, folder) if folder else config
+        # What it started from need not be there any more when it goes on.
+        fresh = not (folder and whole_steps(folder / CHECKPOINT))
+        trainer = prepare(config, dataset_of(config), fresh)
+    folder = folder or new_folder("runs", f"{config.model}-{config.dataset}")
+    with contextlib.ExitStack() as stack:
+        with together():
+            if is_first():
+                stack.enter_context(opened(folder))
+                if not resume and (folder / CONFIG).exists():
+                    raise ValueError(
+                        f"{folder} holds a run already: choose another output, or go on"
+                    )
+        with together():
+            if not (folder / TEST).exists():
+                trainer = preflight(trainer, fresh, say)
+            if is_first():
+                settle(folder, what_is_saved(trainer))
+        return trainer.run(folder, Hooks(on_start, on_step, on_epoch, stop))
+
+
+def prepare(config: TrainConfig, data: Dataset, fresh: bool = True) -> Trainer:
+    """All that is made of a config, checked; nothing is compiled or written.
+
+    Args:
+        config: what to train.
+        data: the data set that it names.
+        fresh: False: training goes on, and does not read what it started from.
+
+    Raises:
+        ValueError: what will not do.
+    """
+    mesh = make_mesh(config.mesh)
     config, model = resolve(config, data)
     loader = config.loader or choose_loader(data.train)
-    batches = TrainBatches(data.train, config.batch_size, config.seed, loader)
-    if batches.batch_size % config.grad_accum_steps:
-        raise ValueError(
-            f"grad_accum_steps={config.grad_accum_steps} does not divide the batch of "
-            f"{batches.batch_size} images"
-        )
-    schedule = make_schedule(
-        config.sched,
-        config.lr,
-        config.epochs * batches.steps,
-        round(config.warmup_epochs * batches.steps),
-        config.min_lr,
+    batches = TrainBatches(
+        data.train,
+        config.batch_size,
+        config.seed,
+        loader,
+        shard(),
+        config.steps_at_once,
+        lambda held: put_whole(held, mesh),
     )
-    tx = make_optimizer(config.opt, schedule, config.weight_decay, config.clip_grad)
-    goes_on = bool(output) and bool(whole_steps(Path(output) / CHECKPOINT))
-    task = make_task(config, model, data, fresh=not goes_on)
-    saved = {
-        "config": dataclasses.asdict(config),
+    for parts, of in (
+        (config.grad_accum_steps, f"grad_accum_steps={config.grad_accum_steps}"),
+        (config.grad_accum_steps * mesh.size, f"a mesh of {mesh.size} devices"),
+    ):
+        if batches.batch_size % parts:
+            raise ValueError(
+                f"{of} does not divide the batch of {batches.batch_size} images into equal parts: "
+                f"choose a --batch-size that {parts} divides"
+            )
+    steps = config.epochs * batches.steps
+    warmup_steps = round(config.warmup_epochs * batches.steps)
+    schedule = make_schedule(config.sched, config.lr, steps, warmup_steps, config.min_lr)
+    tx = make_optimizer(
+        config.opt, schedule, config.weight_decay, config.clip_grad, config.layer_decay
+    )
+    task = make_task(config, model, data, mesh, fresh)
+    return Trainer(config, data, model, task, tx, schedule, batches, mesh)
+
+
+def preflight(trainer: Trainer, fresh: bool, say: Callable[[str], Any]) -> Trainer:
+    """The trainer, or, with its config's `fit`, another whose step fits into memory.
+
+    Raises:
+        ValueError: it does not fit.
+    """
+    config = trainer.config
+    batch, parts = trainer.batches.batch_size, trainer.mesh.size
+    has_remat = "remat" in field_names(type(trainer.model))
+    candidates = others(config, batch, parts, has_remat)
+    prepared = (prepare(candidate, trainer.data, fresh) for candidate in candidates)
+    return first_that_fits(trainer, prepared, say)
+
+
+def what_is_saved(trainer: Trainer) -> dict[str, Any]:
+    """What `config.json` holds."""
+    data = trainer.data
+    return {
+        "config": dataclasses.asdict(trainer.config),
         "classes": data.classes,
         "image_shape": data.image_shape,
         "mean": data.mean,
         "std": data.std,
         "versions": {m.__name__: m.__version__ for m in (vix_flax, jax)},
     }
-    folder = Path(output) if output else new_folder("runs", f"{config.model}-{config.dataset}")
-    with opened(folder):
-        if not resume and (folder / CONFIG).exists():
-            raise ValueError(f"{folder} holds a run already: choose another output, or go on")
-        settle(folder, saved)
-        run = _Training(config, data, model, task, tx, schedule, batches, folder)
-        return run.to_the_end(on_start, on_step, on_epoch, stop)
-
-
-@dataclasses.dataclass
-class _Training:
-    """One run in one process: from where its folder stands to its end."""
-
-    config: TrainConfig
-    data: Dataset
-    model: nn.Module
-    task: Task
-    tx: Any
-    schedule: Callable[[int], Any]
-    batches: TrainBatches
-    folder: Path
-
-    def to_the_end(self, on_start, on_step, on_epoch, stop) -> Result:
-        start, task, config, folder = time.perf_counter(), self.task, self.config, self.folder
-        state = create_state(
-            task.module, task.inputs, self.tx, config.seed, config.model_ema, task.start
-        )
-        params = count_params(task.model_variables({"params": state.params}))
-        with Checkpoints(folder / CHECKPOINT, config.keep) as checkpoints:
-            restored = checkpoints.restore(state)
-            rows, so_far = [], []
-            if restored:
-                state, progress = restored
-                rows, so_far = progress["rows"], progress["so_far"]
-                self.batches.restore(progress["batches"])
-            if (folder / TEST).exists():
-                if len(rows) < config.epochs:
-                    raise ValueError(
-                        f"{folder} is finished, but its last checkpoint is gone: choose another "
-                        "--output to train it again"
-                    )
-                return self.finished(params, rows)
-            lines = [json.dumps(row) + "\n" for row in rows]
-            write_aside(folder / METRICS, "".join(lines))
-            done = int(state.step)
-            loader, steps = self.batches.loader, self.batches.steps
-            on_start(Started(folder, self.model, params, steps, done, loader))
-
-            def save(state, so_far=(), score=None):
-                progress = {"rows": rows, "so_far": so_far, "batches": self.batches.state()}
-                weights = task.model_variables(state.eval_variables)
-                checkpoints.save(state, weights, progress, score)
-
-            def after_step(state, epoch, metrics):
-                on_step()
-                # What the epoch's last step leaves is saved with its validation.
-                if not stop() or not self.batches.state()["step"]:
-                    return
-                metrics = jax.device_get(metrics)
-                require_finite(metrics, state)
-                save(state, [{k: float(v) for k, v in row.items()} for row in metrics])
-                checkpoints.wait()
-                raise Stopped(folder, int(state.step))
-
-            epochs = fit(
-                state,
-                config.epochs,
-                self.batches.epoch,
-                lambda variables: task.evaluate(variables, self.data.val),
-                task.augment,
-                task.mix,
-                task.objective,
-                config.model_ema_decay,
-                task.context,
-                config.grad_accum_steps,
-                after_step,
-                first_epoch=len(rows),
-                so_far=[{k: np.float32(v) for k, v in row.items()} for row in so_far],
-            )
-            with (folder / METRICS).open("a") as metrics:
-                for state, row in epochs:
-                    row = {**row, "lr": float(self.schedule(row["step"] - 1))}
-                    rows.append(row)
-                    metrics.write(json.dumps(row) + "\n")
-                    metrics.flush()
-                    save(state, score=row.get("val_accuracy", -row["val_loss"]))
-                    on_epoch(row)
-                    if stop() and row["epoch"] < config.epochs:
-                        checkpoints.wait()
-                        raise Stopped(folder, row["step"])
-        return self.tested(state, params, rows, time.perf_counter() - start)
-
-    def tested(self, state, params, rows, seconds) -> Result:
-        """Looks at the test images, and leaves what is found in the folder."""
-        test = self.task.evaluate(state.eval_variables, self.data.test)
-        title = f"{self.config.model} on {self.config.dataset}"
-        plot_curves(self.folder / "curves.png", rows, title)
-        if "confusion" in test:
-            picture_title = f"{title}: test accuracy {test['accuracy']:.1%}"
-            picture = self.folder / "confusion.png"
-            plot_confusion(picture, test["confusion"], self.data.classes, picture_title)
-        scalars = {f"test_{name}": value for name, value in test.items() if np.ndim(value) == 0}
-        write_aside(self.folder / TEST, json.dumps({**scalars, "params": params}, indent=2) + "\n")
-        return Result(self.folder, params, rows[-1], test, seconds)
-
-    def finished(self, params, rows) -> Result:
-        """What a run that had come to its end before reported then."""
-        saved = json.loads((self.folder / TEST).read_text())
-        test = {name.removeprefix("test_"): value for name, value in saved.items()}
-        return Result(self.folder, params, rows[-1], test, 0.0)

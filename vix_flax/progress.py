@@ -3,7 +3,7 @@
 from rich import progress as bars
 from rich.console import Console
 
-from vix_flax.launch import Started
+from vix_flax.trainer import Started
 from vix_flax.training import TrainConfig
 
 IMAGES = {
@@ -42,19 +42,21 @@ class Progress:
     def start(self, started: Started) -> None:
         """Says what is trained and where, before the first step compiles."""
         epochs, steps = self.config.epochs, started.steps
+        devices = started.mesh.size
+        places = f"on {devices} devices, " if devices > 1 else ""
         goes_on = f", from step {started.done + 1}" if started.done else ""
         self.console.print(
             f"{self.config.model} ({started.params:,} parameters) on {self.config.dataset}: "
-            f"{epochs} epochs of {steps} steps{goes_on}, {IMAGES[started.loader]} "
+            f"{epochs} epochs of {steps} steps{goes_on}, {places}{IMAGES[started.loader]} "
             f"→ {started.folder}"
         )
         self.task = self.bar.add_task(
             "steps", total=epochs * steps, completed=started.done, status="compiling"
         )
 
-    def step(self) -> None:
-        """One more step."""
-        self.bar.update(self.task, advance=1, status=self.status)
+    def step(self, steps: int) -> None:
+        """So many more steps."""
+        self.bar.update(self.task, advance=steps, status=self.status)
 
     def epoch(self, row: dict[str, float]) -> None:
         """One more epoch: its row of metrics."""
@@ -65,5 +67,5 @@ class Progress:
             losses += f"  {self.status}"
         self.console.print(
             f"epoch {row['epoch']:>3}/{self.config.epochs}  {losses}"
-            f"  {row['images_per_second']:,.0f} images/s"
+            f"  {row['images_per_second']:,.0f} images/s  {row['memory_gib']:.1f} GiB"
         )

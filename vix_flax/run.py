@@ -32,8 +32,13 @@ class Run:
     augment: Augment
 
     @classmethod
-    def load(cls, folder: str | Path, best: bool = False) -> "Run":
-        """Reads a run's folder, with the variables of its newest checkpoint, or of the best.
+    def load(cls, folder: str | Path, best: bool = False, averaged: bool = True) -> "Run":
+        """Reads a run's folder.
+
+        Args:
+            folder: the run's.
+            best: with the variables of its best checkpoint, not of the newest.
+            averaged: with the moving average of the parameters, if it kept one.
 
         Raises:
             ValueError: it is no run's folder, or something in it is missing or damaged.
@@ -47,7 +52,7 @@ class Run:
             raise ValueError(f"{folder / CONFIG} cannot be read: {error!r}") from None
         model = create_model(config.model, **config.model_fields)
         abstract = jax.eval_shape(model.init, jax.random.key(0), example_image(model))
-        variables = restore_variables(folder / CHECKPOINT, abstract, best)
+        variables = restore_variables(folder / CHECKPOINT, abstract, best, averaged)
         return cls(folder, config, model, variables, classes, image_shape, augment)
 
     def evaluate(

@@ -1,6 +1,7 @@
 """The folder of a run that is being trained: one process at a time, one config, rows of metrics."""
 
 import contextlib
+import dataclasses
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -9,14 +10,18 @@ from typing import Any
 
 import filelock
 
+from vix_flax.training import TrainConfig
+
 CONFIG, METRICS, CHECKPOINT, TEST = "config.json", "metrics.jsonl", "checkpoint", "test.json"
 # What may differ when a run goes on, because nothing that is learned depends on it.
-MAY_CHANGE = ("data_dir", "loader", "keep")
+MAY_CHANGE = ("data_dir", "loader", "keep", "mesh", "memory_limit", "fit")
 
 
 @contextlib.contextmanager
 def opened(folder: Path) -> Iterator[None]:
     """Makes the folder, if there is none, and keeps other processes from training in it.
+
+    A folder in which nothing was settled is gone afterwards.
 
     Raises:
         ValueError: it cannot be written, or another process trains in it.
@@ -33,6 +38,26 @@ def opened(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+        if not (folder / CONFIG).exists():
+            with contextlib.suppress(OSError):  # it is not empty: another's
+                (folder / ".lock").unlink()
+                folder.rmdir()
+
+
+def as_fitted(config: TrainConfig, folder: Path) -> TrainConfig:
+    """With `fit`: the config with what was changed when the run in this folder began.
+
+    A damaged or missing `config.json` is `settle`'s to report.
+    """
+    with contextlib.suppress(OSError, KeyError, TypeError, ValueError):
+        began = json.loads((folder / CONFIG).read_text())["config"]
+        if config.fit and began["fit"]:
+            fields = dict(config.model_fields)
+            if began["model_fields"].get("remat"):
+                fields["remat"] = True
+            fitted = {name: began[name] for name in ("batch_size", "grad_accum_steps")}
+            return dataclasses.replace(config, model_fields=fields, **fitted)
+    return config
 
 
 def settle(folder: Path, saved: Mapping[str, Any]) -> None:

@@ -4,6 +4,8 @@ import os
 import signal
 import threading
 
+import jax
+
 
 class StopSignals:
     """A context in which the first signal makes `asked()` true; the second Ctrl-C interrupts."""
@@ -17,8 +19,10 @@ class StopSignals:
 
     def listen(self) -> None:
         """From now on; a program that is still reading its data may be interrupted at once."""
+        # Where several processes train together, JAX listens for SIGTERM and tells the others.
+        alone = jax.process_count() == 1
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in (signal.SIGINT, signal.SIGTERM) if alone else (signal.SIGINT,):
                 self.before[number] = signal.signal(number, self._note)
 
     def _note(self, number, frame):

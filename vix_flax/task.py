@@ -7,10 +7,12 @@ from typing import Any
 
 import jax
 from flax import linen as nn
+from jax.sharding import Mesh
 
 from vix_flax.data import Dataset, Mix, Split, TwoViews, eval_batches
 from vix_flax.features import fine_tune_variables, with_features
 from vix_flax.layers import field_names
+from vix_flax.processes import shard
 from vix_flax.run import EVAL_BATCH, Run, augment_of
 from vix_flax.suggest import did_you_mean
 from vix_flax.training import (
@@ -21,6 +23,7 @@ from vix_flax.training import (
     evaluate,
     evaluate_own_loss,
 )
+from vix_flax.training.mesh import put_batch
 from vix_flax.wrappers import BYOL, MPP, update_target
 from vix_flax.wrappers.swap import swapped_variables
 
@@ -51,11 +54,14 @@ class Task:
     model_variables: Callable[[dict], dict] = lambda variables: variables
 
 
-def make_task(config: TrainConfig, model: nn.Module, data: Dataset, fresh: bool = True) -> Task:
+def make_task(
+    config: TrainConfig, model: nn.Module, data: Dataset, mesh: Mesh, fresh: bool = True
+) -> Task:
     """The config's objective for this model on this data.
 
     Args:
         config, model, data: what learns from what.
+        mesh: where it is evaluated.
         fresh: False: training goes on, so that where it started need not be there any more.
 
     Raises:
@@ -69,7 +75,9 @@ def make_task(config: TrainConfig, model: nn.Module, data: Dataset, fresh: bool 
     objective, context = _with_labels(config, model, data)
 
     def accuracy(variables, split):
-        return evaluate(variables, eval_batches(split, EVAL_BATCH), model.apply, augment)
+        batches = eval_batches(split, EVAL_BATCH, shard(), mesh.size)
+        batches = (put_batch(batch, mesh) for batch in batches)
+        return evaluate(variables, batches, model.apply, augment, mesh)
 
     start = starting_variables(config, model) if fresh else None
     mix = None
@@ -104,6 +112,7 @@ def _without_labels(config, model, data, image) -> Task:
     jax.eval_shape(module.init, jax.random.key(0), *inputs)  # whatever does not fit is found here
 
     def loss(variables, split):
+        # The last batch is shortened, and none is cut: every device works through all of them.
         batches = eval_batches(split, EVAL_BATCH)
         return evaluate_own_loss(variables, batches, module.apply, augment, objective)
 

@@ -90,7 +90,7 @@ def test_a_state_may_be_donated_while_it_is_written(state, tmp_path):
 def test_the_newest_and_the_best_are_kept(state, tmp_path):
     states = [state.replace(step=step) for step in (2, 4, 6, 8, 9)]
     save(tmp_path / "new", *states, scores=(0.1, 0.9, 0.3, 0.2, None), keep=2)
-    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["4", "8", "9"]
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["4", "6", "8", "9"]
 
 
 def test_the_best_is_restored_on_request(state, tmp_path):

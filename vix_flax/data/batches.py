@@ -5,7 +5,7 @@ rows, and the jitted step gathers them. `stream`: images are decoded some batche
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 
 import jax
@@ -35,6 +35,8 @@ class TrainBatches:
         seed: int = 0,
         loader: str = "memory",
         shard: tuple[int, int] = (0, 1),
+        steps_at_once: int = 1,
+        put: Callable[[dict[str, np.ndarray]], dict[str, jax.Array]] = jax.device_put,
     ):
         """Starts at the first batch of epoch 0.
 
@@ -44,6 +46,9 @@ class TrainBatches:
             seed: of the order.
             loader: in `LOADERS`.
             shard: (i, n): the i-th of n equal parts of every batch, for n processes.
+            steps_at_once: with `loader="device"`, `"index"` is (steps_at_once, b), but what is left
+                of an epoch comes batch by batch.
+            put: how the split gets on the devices, with `loader="device"`.
 
         Raises:
             ValueError: an unknown loader, images that it cannot hold, or a batch that n parts do
@@ -51,12 +56,18 @@ class TrainBatches:
         """
         if loader not in LOADERS:
             raise ValueError(f"unknown loader {loader!r}" + did_you_mean(loader, LOADERS))
+        if steps_at_once > 1 and loader != "device":
+            raise ValueError(
+                f"steps_at_once={steps_at_once} needs images on the device; loader={loader!r} has "
+                "them on the host"
+            )
         if loader != "stream" and not isinstance(split.images, np.ndarray):
             raise ValueError(f"loader={loader!r}: these images are not in memory; use 'stream'")
         self.batch_size = min(batch_size, len(split))
         self.steps = len(split) // self.batch_size
         self.first, self.part = _part_of(self.batch_size, shard)
         self.split, self.seed, self.loader = split, seed, loader
+        self.steps_at_once, self.put = steps_at_once, put
         self.position, self._records, self._resident = 0, None, None
         self.order = lru_cache(maxsize=2)(self._order)  # reading ahead crosses into the next epoch
 
@@ -74,17 +85,38 @@ class TrainBatches:
 
     def __next__(self) -> dict[str, np.ndarray | jax.Array]:
         position, self.position = self.position, self.position + 1
+        if self.loader == "device":
+            return self._resident_batch(position)
         if self.loader == "stream":
             if self._records is None:
                 self._records = read_ahead(self.split, _Upcoming(self, position))
             return next(self._records)
         rows = self.rows(position)
-        if self.loader == "device":
-            if self._resident is None:
-                held = {"image": self.split.images, "label": self.split.labels}
-                self._resident = jax.device_put(held)
-            return {**self._resident, "index": rows.astype(np.int32)}
         return {"image": self.split.images[rows], "label": self.split.labels[rows]}
+
+    def _resident_batch(self, position):
+        if self._resident is None:
+            self._resident = self.put({"image": self.split.images, "label": self.split.labels})
+        left, index = self.steps - position % self.steps, self.rows(position)
+        if 1 < self.steps_at_once <= left:
+            self.position = position + self.steps_at_once
+            index = np.stack([self.rows(each) for each in range(position, self.position)])
+        return {**self._resident, "index": index.astype(np.int32)}
+
+    def shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """Of the batches, all shards together; for what must be known before the first is read."""
+        images, labels = self.split.images, self.split.labels
+        index = (self.batch_size,)
+        if 1 < self.steps_at_once <= self.steps:
+            index = (self.steps_at_once, *index)
+        count = len(self.split) if self.loader == "device" else self.batch_size
+        shapes = {
+            "image": jax.ShapeDtypeStruct((count, *images.shape[1:]), images.dtype),
+            "label": jax.ShapeDtypeStruct((count, *labels.shape[1:]), labels.dtype),
+        }
+        if self.loader == "device":
+            shapes["index"] = jax.ShapeDtypeStruct(index, np.int32)
+        return shapes
 
     def epoch(self, epoch: int) -> Iterator[dict]:
         """The batches of one epoch; those that are left of it, if the iterator stands within."""

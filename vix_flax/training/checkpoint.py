@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import orbax.checkpoint as ocp
+from jax.experimental.multihost_utils import sync_global_devices
 from jax.sharding import SingleDeviceSharding
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
@@ -19,7 +21,7 @@ FORMAT = 1  # of what is in a checkpoint; raised when older ones can no longer b
 
 
 class Checkpoints:
-    """The checkpoints of one run: the newest `keep` and the one with the best score.
+    """The checkpoints of one run: the newest `keep`, and as many of the best scores.
 
     They are written while training goes on; leaving this context waits for the last. What is not
     whole is never read, and an old one goes only after a newer is whole.
@@ -28,7 +30,7 @@ class Checkpoints:
     def __init__(self, folder: Path, keep: int = 1):
         score = lambda metrics: metrics["score"]
         newest = LatestN(n=keep)
-        best = BestN(get_metric_fn=score, n=1)
+        best = BestN(get_metric_fn=score, n=keep)
         options = ocp.CheckpointManagerOptions(
             preservation_policy=AnyPreservationPolicy([newest, best]),
             best_fn=score,
@@ -118,10 +120,12 @@ class Checkpoints:
         if not steps:
             return None
         step, found = _first_readable(self.manager, self.folder, steps, "training", abstract, read)
-        for damaged in steps[: steps.index(step)]:  # its number will be needed again
-            aside = self.folder / f"damaged-{damaged}"
-            shutil.rmtree(aside, ignore_errors=True)
-            (self.folder / str(damaged)).rename(aside)
+        if jax.process_index() == 0:
+            for damaged in steps[: steps.index(step)]:  # its number will be needed again
+                aside = self.folder / f"damaged-{damaged}"
+                shutil.rmtree(aside, ignore_errors=True)
+                (self.folder / str(damaged)).rename(aside)
+        sync_global_devices("damaged checkpoints are put aside")
         self.manager.reload()
         return found
 
@@ -131,13 +135,17 @@ def whole_steps(folder: Path) -> list[int]:
     return sorted(int(path.name) for path in folder.glob("*") if path.name.isdigit())
 
 
-def restore_variables(folder: Path, abstract: dict, best: bool = False) -> dict:
-    """The model's variables (averaged parameters, if training kept an average) of the latest step.
+def restore_variables(
+    folder: Path, abstract: dict, best: bool = False, averaged: bool = True
+) -> dict:
+    """The model's variables of the latest step.
 
     Args:
         folder: of the checkpoints.
         abstract: the variables' shapes and dtypes, as `jax.eval_shape` gives them.
         best: those of the best step on the validation images instead.
+        averaged: the averaged parameters, if training kept an average; False: those it went on
+            from.
 
     Raises:
         ValueError: there is no checkpoint, it is damaged, or it does not fit the model.
@@ -145,21 +153,31 @@ def restore_variables(folder: Path, abstract: dict, best: bool = False) -> dict:
     if not folder.is_dir():
         raise ValueError(f"no checkpoint in {folder}: has the run finished its first epoch?")
     options = ocp.CheckpointManagerOptions(best_fn=lambda metrics: metrics["score"], create=False)
+    handlers = {**_handlers(), "training": ocp.PyTreeCheckpointHandler()}  # which reads parts, too
     abstract = _here(abstract)
+    item, wanted = "weights", abstract
+    if not averaged:
+        rest = {name: value for name, value in abstract.items() if name != "params"}
+        item, wanted = "training", {"params": abstract["params"], "extra": rest}
     with ocp.CheckpointManager(
-        folder.resolve(), options=options, item_handlers=_handlers()
+        folder.resolve(), options=options, item_handlers=handlers
     ) as manager:
 
         def read(step):
-            args = ocp.args.Composite(weights=ocp.args.StandardRestore(abstract))
-            return manager.restore(step, args=args)["weights"]
+            if averaged:
+                args = ocp.args.Composite(weights=ocp.args.StandardRestore(wanted))
+                return manager.restore(step, args=args)["weights"]
+            place = ocp.checkpoint_utils.construct_restore_args(wanted)
+            restore = ocp.args.PyTreeRestore(wanted, restore_args=place, partial_restore=True)
+            found = manager.restore(step, args=ocp.args.Composite(training=restore))["training"]
+            return {"params": found["params"], **found["extra"]}
 
         steps = sorted(manager.all_steps(), reverse=True)
         if best and manager.best_step() is not None:
             steps = [manager.best_step()]
         if not steps:
             raise ValueError(f"no checkpoint in {folder}: has the run finished its first epoch?")
-        return _first_readable(manager, folder, steps, "weights", abstract, read)[1]
+        return _first_readable(manager, folder, steps, item, wanted, read)[1]
 
 
 def _first_readable(
@@ -201,7 +219,7 @@ def _first_readable(
                 return step, read(step)
             except Exception as error:
                 why = reason(error)
-        if step != steps[-1]:
+        if step != steps[-1] and jax.process_index() == 0:
             print(f"checkpoint {step} in {folder} is damaged: going back ({why})", file=sys.stderr)
     raise ValueError(f"the checkpoint in {folder} cannot be restored: {why}")
 
@@ -223,9 +241,12 @@ def _training(state: TrainState) -> dict[str, Any]:
 
 def _copied(tree: Any) -> Any:
     """On a CPU a donated buffer is used again at once, while orbax still reads it."""
-    if jax.default_backend() != "cpu":
-        return tree
-    return jax.tree.map(lambda x: x.copy() if isinstance(x, jax.Array) else x, tree)
+    return tree if jax.default_backend() != "cpu" else _copy(tree)
+
+
+@jax.jit
+def _copy(tree):
+    return jax.tree.map(jnp.copy, tree)
 
 
 def _here(tree: Any) -> Any:
@@ -243,7 +264,8 @@ def _here(tree: Any) -> Any:
 
 def _check_shapes(folder: Path, stored: Any, abstract: Any) -> None:
     """Before anything is read: orbax reports a misfit late, and at length."""
-    there = {path: tuple(leaf.shape) for path, leaf in _flat(stored)}
+    parts = {name: stored[name] for name in abstract if name in stored}
+    there = {path: tuple(leaf.shape) for path, leaf in _flat(parts)}
     wanted = {path: tuple(leaf.shape) for path, leaf in _flat(abstract)}
     for path in sorted(there.keys() | wanted.keys()):
         if there.get(path) != wanted.get(path):

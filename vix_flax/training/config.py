@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, get_args, get_origin, get_type_hints
 
 from vix_flax.suggest import did_you_mean
+from vix_flax.training.mesh import parse_mesh
 from vix_flax.training.optimizer import OPTIMIZERS, SCHEDULES
 
 OBJECTIVES = ("classify", "mpp", "byol")
@@ -30,11 +31,16 @@ class TrainConfig:
     epochs: int = 40
     batch_size: int = 128
     grad_accum_steps: int = 1  # parts that a batch is worked through in
+    steps_at_once: int = 1  # that the device takes before it asks for more; loader="device"
+    mesh: str | None = None  # devices, as "data=4,fsdp=2"; None: all of them, along data
+    memory_limit: float | None = None  # GiB of each device that a step may need; None: all it has
+    fit: bool = False  # change remat, grad_accum_steps, batch_size until a step does not need more
     opt: str = "adamw"
     lr: float = 1e-3  # the highest, after warm-up
     min_lr: float = 0.0  # the last, of a decaying schedule
     sched: str = "cosine"
     warmup_epochs: float = 0.0
+    layer_decay: float = 1.0  # of the learning rate, from each layer to the one before it
     weight_decay: float = 0.01  # not of norms, biases, tokens and positions
     clip_grad: float | None = None  # largest global norm of the gradient; None: not clipped
     smoothing: float = 0.0  # of the labels
@@ -50,6 +56,7 @@ class TrainConfig:
     model_ema: bool = False  # evaluate an exponential moving average of the parameters
     model_ema_decay: float = 0.999  # per step
     seed: int = 0
+    deterministic: bool = False  # also on a GPU, whose fastest programs add in any order
     keep: int = 1  # newest checkpoints, beside the best
     init_from: str | None = None  # a run to start from, under a new head if classes differ
     swap: str | None = None  # a run to start from, with another attention
@@ -63,7 +70,7 @@ class TrainConfig:
     def __post_init__(self):
         for spec in dataclasses.fields(self):
             self._check_type(spec.name, get_type_hints(type(self))[spec.name])
-        for name in ("epochs", "batch_size", "grad_accum_steps", "lr", "keep"):
+        for name in ("epochs", "batch_size", "grad_accum_steps", "steps_at_once", "lr", "keep"):
             self._require(name, getattr(self, name) > 0, "positive")
         for name in ("min_lr", "warmup_epochs", "weight_decay", "crop_padding", "seed"):
             self._require(name, getattr(self, name) >= 0, "at least 0")
@@ -79,6 +86,17 @@ class TrainConfig:
         self._require("aa_magnitude", 0 <= self.aa_magnitude <= 30, "from 0 to 30")
         self._require(
             "min_crop", self.min_crop is None or 0 < self.min_crop <= 1, "above 0 and at most 1"
+        )
+        self._require("layer_decay", 0 < self.layer_decay <= 1, "above 0 and at most 1")
+        self._require(
+            "memory_limit", self.memory_limit is None or self.memory_limit > 0, "positive or None"
+        )
+        if self.mesh is not None:
+            parse_mesh(self.mesh)
+        self._require(
+            "steps_at_once",
+            self.steps_at_once == 1 or self.loader == "device",
+            "1, or loader 'device'",
         )
         for name in ("smoothing", "model_ema_decay"):
             self._require(name, 0 <= getattr(self, name) < 1, "at least 0 and below 1")

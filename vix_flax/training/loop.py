@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from vix_flax.training.objective import OwnLoss
 from vix_flax.training.state import TrainState
@@ -15,11 +16,18 @@ LAG = 8  # steps after which a step's metrics are looked at
 Batches = Iterable[dict[str, np.ndarray]]
 
 
-def evaluate(variables: dict, batches: Batches, apply_fn: Callable, augment: Callable) -> dict:
+def evaluate(
+    variables: dict,
+    batches: Batches,
+    apply_fn: Callable,
+    augment: Callable,
+    mesh: Mesh | None = None,
+) -> dict:
     """Mean `loss` (nats), `accuracy`, `top5` (the label is among the five most probable classes)
     and `confusion (classes, classes)`; each image counts once.
     """
-    sums = [eval_step(variables, batch, apply_fn=apply_fn, augment=augment) for batch in batches]
+    given = dict(apply_fn=apply_fn, augment=augment, mesh=mesh)
+    sums = [eval_step(variables, batch, **given) for batch in batches]
     total = jax.tree.map(lambda *parts: np.sum(parts, axis=0), *jax.device_get(sums))
     return {
         "loss": float(total["loss"] / total["count"]),
@@ -54,6 +62,7 @@ def fit(
     ema_decay: float = 0.999,
     context: Any = None,
     accumulate: int = 1,
+    mesh: Mesh | None = None,
     on_step: Callable[[TrainState, int, list[dict]], Any] = lambda *_: None,
     first_epoch: int = 0,
     so_far: Sequence[dict] = (),
@@ -65,9 +74,9 @@ def fit(
         epochs: how many.
         train_batches: epoch → its batches.
         validate: variables → metrics, after every epoch; scalars go into its row.
-        augment, mix, objective, ema_decay, context, accumulate: as in `train_step`.
-        on_step: called after every step is dispatched, with the state, the epoch, and the metrics
-            of the epoch's steps so far.
+        augment, mix, objective, ema_decay, context, accumulate, mesh: as in `train_step`.
+        on_step: called whenever a step, or several at once, are dispatched, with the state, the
+            epoch, and the epoch's metrics so far: scalars, or arrays of several steps.
         first_epoch, so_far: where to go on: the epoch, and the metrics of its steps until now.
 
     Raises:
@@ -86,13 +95,15 @@ def fit(
                 ema_decay=ema_decay,
                 accumulate=accumulate,
                 context=context,
+                mesh=mesh,
             )
             rows.append(metrics)
-            images += len(batch.get("index", batch["label"]))
+            images += batch.get("index", batch["label"]).size
             if len(rows) >= LAG:  # done by now: looking at it stalls nothing
-                require_finite([rows[-LAG]], state, LAG - 1)
+                steps_ago = sum(np.size(row["loss"]) for row in rows[1 - LAG :])
+                require_finite(each_step([rows[-LAG]]), state, steps_ago)
             on_step(state, epoch, rows)
-        rows = jax.device_get(rows)
+        rows = each_step(rows)
         require_finite(rows, state)
         names = rows[0].keys() - {"not_finite"}
         train = {name: float(np.mean([row[name] for row in rows])) for name in sorted(names)}
@@ -111,6 +122,12 @@ def fit(
                 "images_per_second": images / seconds,
             },
         )
+
+
+def each_step(rows: Sequence[dict]) -> list[dict[str, np.ndarray]]:
+    """Metrics of single steps, on the host, from those that may be of several at once."""
+    rows = [{k: np.atleast_1d(v) for k, v in row.items()} for row in jax.device_get(list(rows))]
+    return [{k: v[i] for k, v in row.items()} for row in rows for i in range(len(row["loss"]))]
 
 
 def require_finite(rows: Sequence[dict], state: TrainState, steps_ago: int = 0) -> None:

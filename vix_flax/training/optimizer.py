@@ -1,5 +1,6 @@
 """Learning-rate schedules and optimizers by name, all of optax."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -49,17 +50,53 @@ def decay_mask(params: Any) -> Any:
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key not in NO_DECAY, params)
 
 
+def layer_scales(params: Any, layer_decay: float) -> Any:
+    """The factor of each parameter's learning rate: 1 in the head and the last norm, `layer_decay`
+    less in every block before, least in the embeddings (arXiv:2106.08254).
+    """
+    depths = jax.tree_util.tree_map_with_path(lambda path, _: _depth(path), params)
+    is_depth = lambda x: isinstance(x, tuple)
+    order = sorted(set(jax.tree.leaves(depths, is_leaf=is_depth)))
+    scale = lambda depth: layer_decay ** (len(order) - 1 - order.index(depth))
+    return jax.tree.map(scale, depths, is_leaf=is_depth)
+
+
+def _depth(path: tuple) -> tuple[int, ...]:
+    """What sorts parameters from the image to the logits: embeddings, numbered blocks, the head."""
+    names = [key.key for key in path]
+    if re.fullmatch(r"heads?(_\d+)?|classifier|norm|pool", names[0]):
+        return (3,)
+    numbers = [int(n) for name in names for n in re.findall(r"_(\d+)", name)]
+    if not numbers:
+        return (0,)
+    return (2 if names[0].startswith("cls_") else 1, *numbers)
+
+
 def make_optimizer(
-    opt: str, schedule: optax.Schedule, weight_decay: float, clip_grad: float | None = None
+    opt: str,
+    schedule: optax.Schedule,
+    weight_decay: float,
+    clip_grad: float | None = None,
+    layer_decay: float = 1.0,
 ) -> optax.GradientTransformation:
-    """The named optimizer with decoupled, masked weight decay, behind a clip of the global norm."""
-    clip = [optax.clip_by_global_norm(clip_grad)] if clip_grad else []
+    """The named optimizer with decoupled, masked weight decay, behind a clip of the global norm.
+
+    With a `layer_decay` below 1, earlier layers learn more slowly, by `layer_scales`.
+    """
+    before = [optax.clip_by_global_norm(clip_grad)] if clip_grad else []
+    after = [_by_layer(layer_decay)] if layer_decay < 1 else []
     if opt == "schedule_free_adamw":
         # The whole of what it wraps; its momentum replaces Adam's (arXiv:2405.15682).
         adamw = optax.adamw(schedule, b1=0.0, weight_decay=weight_decay, mask=decay_mask)
-        return optax.contrib.schedule_free(optax.chain(*clip, adamw), schedule)
+        return optax.contrib.schedule_free(optax.chain(*before, adamw, *after), schedule)
     optimizer = OPTIMIZERS[opt](schedule, weight_decay)
-    return optax.chain(*clip, optimizer) if clip else optimizer
+    return optax.chain(*before, optimizer, *after) if before or after else optimizer
+
+
+def _by_layer(layer_decay):
+    return optax.stateless(
+        lambda updates, _: jax.tree.map(jnp.multiply, updates, layer_scales(updates, layer_decay))
+    )
 
 
 def evaluated_params(params: Any, opt_state: Any) -> Any:

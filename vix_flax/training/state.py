@@ -5,10 +5,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import linen as nn
 from flax.training import train_state
+from jax.sharding import Mesh
 
+from vix_flax.training.mesh import keep_cut
 from vix_flax.training.optimizer import evaluated_params
 
 
@@ -39,25 +42,39 @@ def create_state(
     seed: int = 0,
     ema: bool = False,
     variables: dict[str, Any] | None = None,
+    mesh: Mesh | None = None,
 ) -> TrainState:
     """A fresh state: variables drawn from `seed`, jitted (un-jitted init takes seconds).
 
-    `image` is an example of the input, or several for a module that takes several. `variables`,
-    where they are given, are taken instead of drawn ones; the state has a copy of them.
+    Args:
+        model: whose variables are trained.
+        image: an example of the input, or several for a module that takes several.
+        tx: the optimizer.
+        seed: of the variables and of all randomness in training.
+        ema: whether to keep a moving average of the parameters.
+        variables: taken, as a copy, instead of drawn ones.
+        mesh: where the state shall lie, cut by `state_shardings` as it is made.
     """
-    params_key, features_key, rng = jax.random.split(jax.random.key(seed), 3)
-    rngs = {"params": params_key, "features": features_key}
     examples = image if isinstance(image, tuple) else (image,)
-    inputs = tuple(jnp.zeros(example.shape, example.dtype) for example in examples)
-    return _create(model, tx, ema, rngs, rng, inputs, variables)
+    shapes = tuple((tuple(example.shape), example.dtype) for example in examples)
+    if variables is not None and mesh is not None:
+        variables = jax.device_get(variables)  # they may lie on one device alone
+    return _create(np.uint32(seed), variables, model, tx, ema, shapes, mesh)
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
-def _create(model, tx, ema, rngs, rng, inputs, variables):
-    variables = dict(model.init(rngs, *inputs) if variables is None else variables)
+@partial(jax.jit, static_argnames=("model", "tx", "ema", "shapes", "mesh"))
+def _create(seed, variables, model, tx, ema, shapes, mesh):
+    params_key, features_key, rng = jax.random.split(jax.random.key(seed), 3)
+    if variables is None:
+        rngs = {"params": params_key, "features": features_key}
+        variables = model.init(rngs, *(jnp.zeros(shape, dtype) for shape, dtype in shapes))
+    variables = dict(variables)
     params = variables.pop("params")
     # A copy: a donated state must not hold one buffer twice.
     average = jax.tree.map(jnp.copy, params) if ema else None
-    return TrainState.create(
+    state = TrainState.create(
         apply_fn=model.apply, params=params, tx=tx, extra=variables, rng=rng, ema=average
     )
+    # An array like any other: as Python's 0 it would make another program than a restored one.
+    state = state.replace(step=jnp.zeros((), jnp.int32))
+    return keep_cut(state, mesh)

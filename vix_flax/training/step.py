@@ -7,8 +7,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 
 from vix_flax.training.loss import cross_entropy
+from vix_flax.training.mesh import keep_cut, keep_whole
 from vix_flax.training.objective import Classify, OwnLoss
 from vix_flax.training.state import TrainState
 
@@ -17,7 +19,7 @@ CLASSIFY = Classify()
 
 @partial(
     jax.jit,
-    static_argnames=("augment", "mix", "objective", "ema_decay", "accumulate"),
+    static_argnames=("augment", "mix", "objective", "ema_decay", "accumulate", "mesh"),
     donate_argnames=("state",),
 )
 def train_step(
@@ -30,6 +32,7 @@ def train_step(
     ema_decay: float = 0.999,
     accumulate: int = 1,
     context: Any = None,
+    mesh: Mesh | None = None,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """The next state and this step's metrics, scalars: `loss`, the objective's, `grad_norm`, and
     `not_finite`, which of the parameters is the first whose gradient is not finite (-1: none).
@@ -37,7 +40,8 @@ def train_step(
     Args:
         state: is donated: use the returned one from then on.
         batch: `{"image": (b, h, w, c) uint8, "label": (b,) int32}`; or a whole set on the device,
-            with the batch's rows in `"index"` (b,) int32.
+            with the batch's rows in `"index"` (b,) int32. With `"index"` (steps, b) several steps
+            are taken, and metrics are `(steps,)`: small models would wait for the host.
         augment: (images, key) → what the model sees; hashable.
         mix: (what the model sees, labels, key) → the same of mixed images, and soft labels.
         objective: what to make small, hashable; see `vix_flax.training.objective`.
@@ -46,12 +50,35 @@ def train_step(
         accumulate: parts that the batch is worked through in, one after the other, to save memory;
             the gradient is that of the whole, but BatchNorm sees a part at a time.
         context: arrays that the objective needs and nobody trains, such as a teacher's variables.
+        mesh: where state and batch lie, if on many devices; see `vix_flax.training.mesh`.
     """
+    learn = partial(
+        _learn,
+        augment=augment,
+        mix=mix,
+        objective=objective,
+        ema_decay=ema_decay,
+        accumulate=accumulate,
+        context=context,
+    )
+    if "index" not in batch:
+        state, metrics = learn(state, batch["image"], batch["label"])
+    elif batch["index"].ndim == 1:
+        state, metrics = learn(state, *_rows(batch, batch["index"]))
+    else:
+        step = lambda state, index: learn(state, *_rows(batch, index))
+        state, metrics = jax.lax.scan(step, state, batch["index"])
+    return keep_cut(state, mesh), keep_whole(metrics, mesh)
+
+
+def _rows(batch, index):
+    return batch["image"][index], batch["label"][index]
+
+
+def _learn(state, images, labels, *, augment, mix, objective, ema_decay, accumulate, context):
+    """One step on one batch; see `train_step`."""
     keys = jax.random.split(jax.random.fold_in(state.rng, state.step), 3)
     augment_key, dropout_key, mix_key = keys
-    images, labels = batch["image"], batch["label"]
-    if "index" in batch:
-        images, labels = images[batch["index"]], labels[batch["index"]]
     images = augment(images, augment_key)
     if mix is not None:
         images, labels = mix(images, labels, mix_key)
@@ -73,10 +100,13 @@ def train_step(
             grads = jax.tree.map(lambda a, b: a + b / accumulate, grads, more)
             return ({**extra, **updates}, grads), {"loss": loss, **metrics}
 
-        images, labels = (x.reshape(accumulate, -1, *x.shape[1:]) for x in (images, labels))
+        # Every n-th image makes a part: of a batch that is cut, each device keeps its own.
+        parted = lambda x: x.reshape(-1, accumulate, *x.shape[1:]).swapaxes(0, 1)
         zeros = jax.tree.map(jnp.zeros_like, state.params)
         keys = jax.random.split(dropout_key, accumulate)
-        (extra, grads), metrics = jax.lax.scan(part, (state.extra, zeros), (images, labels, keys))
+        (extra, grads), metrics = jax.lax.scan(
+            part, (state.extra, zeros), (parted(images), parted(labels), keys)
+        )
         metrics = jax.tree.map(lambda x: x.mean(axis=0), metrics)
         loss = metrics.pop("loss")
     squares = jnp.stack([jnp.square(leaf).sum() for leaf in jax.tree.leaves(grads)])
@@ -95,13 +125,14 @@ def train_step(
     return state, metrics
 
 
-@partial(jax.jit, static_argnames=("apply_fn", "augment"))
+@partial(jax.jit, static_argnames=("apply_fn", "augment", "mesh"))
 def eval_step(
     variables: dict,
     batch: dict[str, jax.Array],
     *,
     apply_fn: Callable,
     augment: Callable[[jax.Array], jax.Array],
+    mesh: Mesh | None = None,
 ) -> dict[str, jax.Array]:
     """Sums over the batch's real images: `loss`, `correct`, `in_top5`, `count`; and `confusion
     (classes, classes)`, how many of each true class (row) were taken for which (column).
@@ -111,6 +142,7 @@ def eval_step(
         batch: as for `train_step`, with `mask` (b,) that is 0 for padding.
         apply_fn: the model's `apply`.
         augment: called without a key: it only normalises.
+        mesh: as for `train_step`.
     """
     logits = apply_fn(variables, augment(batch["image"]))
     predicted = logits.argmax(axis=-1)
@@ -118,13 +150,14 @@ def eval_step(
     classes = logits.shape[-1]
     _, best = jax.lax.top_k(logits, min(5, classes))
     finite = jnp.isfinite(logits).all(axis=1)
-    return {
+    sums = {
         "loss": (cross_entropy(logits, label) * mask).sum(),
         "correct": ((predicted == label) * mask).sum(),
         "in_top5": ((best == label[:, None]).any(axis=1) * finite * mask).sum(),
         "count": mask.sum(),
         "confusion": jnp.zeros((classes, classes)).at[label, predicted].add(mask),
     }
+    return keep_whole(sums, mesh)
 
 
 @partial(jax.jit, static_argnames=("apply_fn", "augment", "objective"))

@@ -1,0 +1,109 @@
+"""Where arrays lie on many devices: a mesh with the axes `data` and `fsdp`, and a rule by shape.
+
+Every batch is cut along both axes. Parameters, and all that training keeps for each of them, are
+cut along `fsdp` (arXiv:1910.02054) and gathered when they are used; XLA adds the communication.
+"""
+
+import math
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from vix_flax.suggest import did_you_mean
+
+AXES = ("data", "fsdp")
+MIN_CUT = 1024  # numbers in an array that is worth cutting: gathering takes time, too
+
+
+def parse_mesh(text: str) -> dict[str, int]:
+    """The size of each axis: `"data=4,fsdp=2"` → `{"data": 4, "fsdp": 2}`; 1 if it is left out.
+
+    Raises:
+        ValueError: another axis, or a size that is no positive number.
+    """
+    sizes = dict.fromkeys(AXES, 1)
+    for part in text.split(","):
+        axis, _, size = part.partition("=")
+        if axis not in AXES:
+            raise ValueError(f"mesh={text!r}: there is no axis {axis!r}" + did_you_mean(axis, AXES))
+        if not size.isdecimal() or int(size) == 0:
+            raise ValueError(f"mesh={text!r}: {axis} must be a positive number, as in data=4")
+        sizes[axis] = int(size)
+    return sizes
+
+
+def make_mesh(text: str | None = None) -> Mesh:
+    """The mesh of these sizes; None: all devices along `data`.
+
+    Devices of one process lie side by side, so that it has consecutive rows of every batch.
+
+    Raises:
+        ValueError: as `parse_mesh`, or there are not that many devices, or several processes do
+            not use all of theirs.
+    """
+    devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
+    sizes = parse_mesh(text) if text else {"data": len(devices), "fsdp": 1}
+    count = math.prod(sizes.values())
+    if count > len(devices) or (count < len(devices) and jax.process_count() > 1):
+        raise ValueError(
+            f"mesh={text!r} is for {count} devices, and there are {len(devices)}"
+            + (": all processes take part with all of theirs" if jax.process_count() > 1 else "")
+        )
+    grid = np.array(devices[:count]).reshape([sizes[axis] for axis in AXES])
+    return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def state_shardings(tree: Any, mesh: Mesh) -> Any:
+    """How each array is cut: along `fsdp`, in its longest dimension that can be, or not at all."""
+    return jax.tree.map(lambda x: NamedSharding(mesh, _spec(np.shape(x), mesh.shape["fsdp"])), tree)
+
+
+def _spec(shape: tuple[int, ...], parts: int) -> PartitionSpec:
+    fitting = [i for i, size in enumerate(shape) if size % parts == 0]
+    if parts == 1 or not fitting or math.prod(shape) < MIN_CUT:
+        return PartitionSpec()
+    longest = max(fitting, key=lambda i: shape[i])
+    return PartitionSpec(*[None] * longest, "fsdp")
+
+
+def keep_cut(tree: Any, mesh: Mesh | None) -> Any:
+    """Inside `jit`: a state cut by the rule, whatever XLA would have liked."""
+    if mesh is None:
+        return tree
+    return jax.lax.with_sharding_constraint(tree, state_shardings(tree, mesh))
+
+
+def keep_whole(tree: Any, mesh: Mesh | None) -> Any:
+    """Inside `jit`: arrays that every device has a copy of."""
+    if mesh is None:
+        return tree
+    return jax.lax.with_sharding_constraint(tree, NamedSharding(mesh, PartitionSpec()))
+
+
+def put_whole(tree: Any, mesh: Mesh) -> Any:
+    """Host arrays, the same in every process, with a copy on every device."""
+    whole = NamedSharding(mesh, PartitionSpec())
+    put = lambda x: jax.make_array_from_process_local_data(whole, np.asarray(x))
+    return jax.tree.map(put, tree)
+
+
+def put_batch(batch: dict[str, Any], mesh: Mesh) -> dict[str, jax.Array]:
+    """This process's part of a batch, as a part of the whole; what is on devices already stays."""
+
+    def put(name, x):
+        if isinstance(x, jax.Array):
+            return x
+        return jax.make_array_from_process_local_data(batch_sharding(name, x.ndim, mesh), x)
+
+    return {name: put(name, x) for name, x in batch.items()}
+
+
+def batch_sharding(name: str, ndim: int, mesh: Mesh, resident: bool = False) -> NamedSharding:
+    """How an array of a batch is cut: along both axes, in its images.
+
+    Of an `index` (steps, b) these come second; a `resident` data set is not cut.
+    """
+    before = [None] * (ndim - 1 if name == "index" else 0)
+    return NamedSharding(mesh, PartitionSpec() if resident else PartitionSpec(*before, AXES))
