@@ -1,0 +1,56 @@
+"""`python on_devices.py JOBS`: trains on eight simulated devices, one job after the other.
+
+A job is `{"folder", "config"}` and, optionally, `"stop"`: after how many of its steps. Prints how
+often each job compiled a training step, as JSON.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import sys
+
+DEVICES = 8
+os.environ["XLA_FLAGS"] = (
+    f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={DEVICES}"
+)
+
+import jax
+
+from vix_flax.launch import train
+from vix_flax.trainer import Stopped
+from vix_flax.training import TrainConfig
+
+
+class Compilations(logging.Handler):
+    """Counts what XLA compiles of one name."""
+
+    def __init__(self, name):
+        super().__init__()
+        self.name_, self.count = name, 0
+
+    def emit(self, record):
+        message = record.getMessage()
+        self.count += message.startswith("Finished XLA compilation") and self.name_ in message
+
+
+def main(jobs):
+    jax.config.update("jax_log_compiles", True)
+    logging.getLogger("jax").propagate = False
+    counts = []
+    for job in jobs:
+        seen, taken = Compilations("jit(train_step)"), []
+        logging.getLogger("jax").addHandler(seen)
+        with contextlib.suppress(Stopped):
+            train(
+                TrainConfig(**job["config"]),
+                job["folder"],
+                on_step=taken.append,
+                stop=lambda: len(taken) >= job.get("stop", 10**9),  # noqa: B023
+            )
+        counts.append(seen.count)
+    print(json.dumps(counts))
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))
