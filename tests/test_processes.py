@@ -1,4 +1,4 @@
-"""Two processes over loopback train one run; they fail and stop together; either can go on alone."""
+"""Two processes over loopback train one run, fail and stop together; either goes on alone."""
 
 import os
 import signal
