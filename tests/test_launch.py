@@ -4,6 +4,7 @@ import dataclasses
 import json
 import logging
 import time
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -128,6 +129,15 @@ def test_an_output_that_is_a_file_is_refused(tmp_path, below):
     with pytest.raises(ValueError, match=r"output=.*file"):
         new_folder(tmp_path / "file" / below, "x")
     assert (tmp_path / "file").read_text() == "keep me"
+
+
+def test_an_output_that_cannot_be_written_is_refused(tmp_path, monkeypatch):
+    def read_only(*_, **__):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(Path, "mkdir", read_only)
+    with pytest.raises(ValueError, match=r"run' cannot be written: Read-only file system"):
+        train(CONFIG, tmp_path / "run")
 
 
 def changed(**fields):

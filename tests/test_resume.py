@@ -1,6 +1,7 @@
 """Stopped anywhere and started again, a run is, bit for bit, the one it would have been."""
 
 import dataclasses
+import gc
 import hashlib
 import json
 import os
@@ -14,6 +15,7 @@ from pathlib import Path
 import filelock
 import jax
 import numpy as np
+import psutil
 import pytest
 from short_run import CONFIG, SIZES
 
@@ -380,3 +382,32 @@ def test_a_loss_that_is_not_finite_names_the_step(tmp_path, monkeypatch):
         assert newest(tmp_path / "run").name == str(STEPS)  # the last good one
     monkeypatch.undo()
     assert train(CONFIG, tmp_path / "run").val["epoch"] == 2
+
+
+def test_a_step_transfers_nothing(tmp_path, monkeypatch):
+    original = loop.train_step
+
+    def guarded(*given, **options):
+        with jax.transfer_guard("disallow"):
+            return original(*given, **options)
+
+    monkeypatch.setattr(loop, "train_step", guarded)
+    for loader in ("memory", "device"):
+        config = dataclasses.replace(DROPPING, loader=loader, epochs=1)
+        train(config, tmp_path / loader)
+    with jax.transfer_guard("disallow"), pytest.raises(Exception, match="Disallowed"):
+        jax.jit(lambda x: x + 1)(np.ones(3))  # as a batch that was not put there would be
+
+
+@SLOW
+def test_steps_let_memory_not_grow(tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer.Checkpoints, "save", lambda *_, **__: None)  # orbax keeps a little
+    sizes, process = [], psutil.Process()
+
+    def look(row):
+        if row["step"] % 500 == 0:
+            gc.collect()
+            sizes.append(process.memory_info().rss / 2**20)
+
+    train(dataclasses.replace(DROPPING, epochs=100), tmp_path / "run", on_epoch=look)
+    assert sizes[-1] - sizes[0] < 4, sizes  # MiB, from step 500 to step 2,500

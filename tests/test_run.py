@@ -2,7 +2,10 @@
 
 import json
 
+import chex
+import jax
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
 import vix_flax as vix
@@ -85,3 +88,14 @@ def test_a_checkpoint_of_another_model(result, copy):
     (folder / "checkpoint").symlink_to(result.folder / "checkpoint")
     with pytest.raises(ValueError, match="checkpoint cannot be restored"):
         Run.load(folder)
+
+
+def test_the_parameters_themselves_instead_of_their_average(result):
+    with ocp.CheckpointManager(result.folder / "checkpoint") as manager:
+        args = ocp.args.Composite(training=ocp.args.StandardRestore())
+        saved = manager.restore(manager.latest_step(), args=args)["training"]
+    for averaged, name in ((False, "params"), (True, "ema")):
+        loaded = Run.load(result.folder, averaged=averaged).variables["params"]
+        chex.assert_trees_all_equal(loaded, saved[name])
+    equal = jax.tree.map(np.array_equal, saved["params"], saved["ema"])
+    assert not any(jax.tree.leaves(equal))

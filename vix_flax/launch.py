@@ -153,8 +153,14 @@ def prepare(config: TrainConfig, data: Dataset, fresh: bool = True) -> Trainer:
     Raises:
         ValueError: what will not do.
     """
-    mesh = make_mesh(config.mesh)
     config, model = resolve(config, data)
+    batch_size = min(config.batch_size, len(data.train))
+    if batch_size % config.grad_accum_steps:
+        raise ValueError(
+            f"grad_accum_steps={config.grad_accum_steps} does not divide the batch of "
+            f"{batch_size} images"
+        )
+    mesh = make_mesh(config.mesh, batch_size // config.grad_accum_steps)
     loader = config.loader or choose_loader(data.train)
     batches = TrainBatches(
         data.train,
@@ -165,15 +171,6 @@ def prepare(config: TrainConfig, data: Dataset, fresh: bool = True) -> Trainer:
         config.steps_at_once,
         lambda held: put_whole(held, mesh),
     )
-    for parts, of in (
-        (config.grad_accum_steps, f"grad_accum_steps={config.grad_accum_steps}"),
-        (config.grad_accum_steps * mesh.size, f"a mesh of {mesh.size} devices"),
-    ):
-        if batches.batch_size % parts:
-            raise ValueError(
-                f"{of} does not divide the batch of {batches.batch_size} images into equal parts: "
-                f"choose a --batch-size that {parts} divides"
-            )
     steps = config.epochs * batches.steps
     warmup_steps = round(config.warmup_epochs * batches.steps)
     schedule = make_schedule(config.sched, config.lr, steps, warmup_steps, config.min_lr)

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 
 from vix_flax.data.decode import memory_left
+from vix_flax.processes import least
 from vix_flax.training import TrainConfig
 
 GIB = 2**30
@@ -68,7 +69,7 @@ def first_that_fits(trainer: Any, prepared: Iterator[Any], say: Callable[[str], 
         ValueError: it does not fit; says what would help.
     """
     config, wanted = trainer.config, trainer.bytes_needed()
-    there = bytes_there(config.memory_limit)
+    there = least(bytes_there(config.memory_limit))  # all must come to one decision
     if wanted <= there:
         return trainer
     short = f"a step needs {wanted / GIB:.2f} GiB of each device, which has {there / GIB:.2f}"

@@ -73,6 +73,13 @@ def together() -> Iterator[None]:
         raise error
 
 
+def least(value: int) -> int:
+    """The smallest of what the processes have."""
+    if jax.process_count() == 1:
+        return value
+    return int(multihost_utils.process_allgather(np.array(value, np.float64)).min())
+
+
 def stop_together(asked: bool, call: int) -> bool:
     """Whether to stop now: several processes agree on when, soon after one of them is asked.
 

@@ -58,7 +58,7 @@ RECIPES["tiny_imagenet"] = dataclasses.replace(
 )
 RECIPES["folder"] = dataclasses.replace(RECIPES["tiny_imagenet"], dataset="folder")
 
-# Beside those of the data sets, by name: `vix train --recipe NAME`. No accuracy is claimed here.
+# Beside those of the data sets: `vix train --recipe NAME`. Accuracies stand where they were run.
 # The original scripts: AdamW at a constant rate, no augmentation. Decay spares norms and biases
 # here, and images are normalised by their own statistics instead of (0.5, 0.5).
 RECIPES["vix_cifar10"] = TrainConfig(
@@ -74,7 +74,9 @@ RECIPES["nanovit_cifar10"] = TrainConfig(
     dataset="cifar10", model="nanovit", epochs=40, batch_size=128, lr=1e-3, min_lr=1e-5,
     weight_decay=1e-4, smoothing=0.1, crop_padding=4, flip=True,
 )  # fmt: skip
-# What has come since: stronger augmentation, mixed images, an average, stochastic depth.
+# What has come since: stronger augmentation, mixed images, an average, stochastic depth. With
+# --model vin --set patch_size=4 --set dim=96 --set num_landmarks=8 --epochs 15: 59.1 % on the JPEG
+# q75 copy's test images after 32.6 minutes on 2 CPU cores (AMD EPYC), 2026-11-24.
 RECIPES["modern_cifar10"] = dataclasses.replace(
     RECIPES["cifar10"],
     model="hybrid_vin",

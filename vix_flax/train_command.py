@@ -52,6 +52,10 @@ def train_command(args: argparse.Namespace) -> int:
     pictures = "curves.png and confusion.png" if labelled else "curves.png"
     command = f"vix eval {result.folder}" if labelled else f"vix train --init-from {result.folder}"
     out.print(f"Look at {result.folder}/{pictures}, or: {command}")
+    if args.profile:
+        from vix_flax.watchers import trace_of
+
+        out.print(f"{trace_of(result.folder)}: open it at https://ui.perfetto.dev")
     return 0
 
 

@@ -139,50 +139,50 @@ class Trainer:
         """
         start = time.perf_counter()
         with Checkpoints(folder / CHECKPOINT, self.config.keep) as checkpoints:
-            state, progress = self.fresh_state(), Progress()
+            state, metrics = self.fresh_state(), Metrics()
             with together():
                 restored = checkpoints.restore(state)
             if restored:
                 state, saved = restored
-                progress = Progress(saved["rows"], saved["so_far"])
+                metrics = Metrics(saved["rows"], saved["so_far"])
                 self.batches.restore(saved["batches"])
             params = count_params(self.task.model_variables({"params": state.params}))
             if (folder / TEST).exists():
-                if len(progress.rows) < self.config.epochs:
+                if len(metrics.rows) < self.config.epochs:
                     raise ValueError(
                         f"{folder} is finished, but its last checkpoint is gone: choose another "
                         "--output to train it again"
                     )
-                return _finished(folder, params, progress.rows)
+                return _finished(folder, params, metrics.rows)
             if is_first():
-                lines = [json.dumps(row) + "\n" for row in progress.rows]
+                lines = [json.dumps(row) + "\n" for row in metrics.rows]
                 write_aside(folder / METRICS, "".join(lines))
             done = int(state.step)
             loader, steps = self.batches.loader, self.batches.steps
             hooks.on_start(Started(folder, self.model, params, steps, done, loader, self.mesh))
-            state = self.train(state, progress, checkpoints, folder, hooks)
-        return self.tested(state, folder, params, progress.rows, time.perf_counter() - start)
+            state = self.train(state, metrics, checkpoints, folder, hooks)
+        return self.tested(state, folder, params, metrics.rows, time.perf_counter() - start)
 
-    def train(self, state, progress, checkpoints, folder, hooks):
+    def train(self, state, metrics, checkpoints, folder, hooks):
         """The epochs that are left; gives the last state."""
         calls, stopping, task = 0, False, self.task
 
         def save(state, so_far=(), score=None):
-            saved = {"rows": progress.rows, "so_far": so_far, "batches": self.batches.state()}
+            saved = {"rows": metrics.rows, "so_far": so_far, "batches": self.batches.state()}
             weights = task.model_variables(state.eval_variables)
             checkpoints.save(state, weights, saved, score)
 
-        def after_step(state, epoch, metrics):
+        def after_step(state, epoch, rows):
             nonlocal calls, stopping
-            hooks.on_step(np.size(metrics[-1]["loss"]))
+            hooks.on_step(np.size(rows[-1]["loss"]))
             stopping = stopping or stop_together(hooks.stop(), calls)
             calls += 1
             # What the epoch's last step leaves is saved with its validation.
             if not stopping or not self.batches.state()["step"]:
                 return
-            metrics = each_step(metrics)
-            require_finite(metrics, state)
-            save(state, [{k: float(v) for k, v in row.items()} for row in metrics])
+            rows = each_step(rows)
+            require_finite(rows, state)
+            save(state, [{k: float(v) for k, v in row.items()} for row in rows])
             checkpoints.wait()
             raise Stopped(folder, int(state.step))
 
@@ -193,15 +193,15 @@ class Trainer:
             lambda variables: task.evaluate(variables, self.data.val),
             **self.options(),
             on_step=after_step,
-            first_epoch=len(progress.rows),
-            so_far=[{k: np.float32(v) for k, v in row.items()} for row in progress.so_far],
+            first_epoch=len(metrics.rows),
+            so_far=[{k: np.float32(v) for k, v in row.items()} for row in metrics.so_far],
         )
         for state, row in epochs:
             row |= {"lr": float(self.schedule(row["step"] - 1)), "memory_gib": memory_gib()}
-            progress.rows.append(row)
+            metrics.rows.append(row)
             if is_first():
-                with (folder / METRICS).open("a") as metrics:
-                    metrics.write(json.dumps(row) + "\n")
+                with (folder / METRICS).open("a") as file:
+                    file.write(json.dumps(row) + "\n")
             save(state, score=row.get("val_accuracy", -row["val_loss"]))
             hooks.on_epoch(row)
             if stopping and row["epoch"] < self.config.epochs:
@@ -225,7 +225,7 @@ class Trainer:
 
 
 @dataclass(frozen=True)
-class Progress:
+class Metrics:
     """The metrics of the epochs that are done, and of the steps of the one that is not."""
 
     rows: list[dict[str, float]] = field(default_factory=list)

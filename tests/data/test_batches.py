@@ -220,3 +220,33 @@ def test_images_on_demand_can_only_be_streamed(pictures):
     assert choose_loader(pictures[1]) in ("memory", "device")
     with pytest.raises(ValueError, match="loader='memory': these images are not in memory"):
         TrainBatches(pictures[0], 5)
+
+
+@pytest.mark.parametrize("steps_at_once", [1, 3])
+def test_shapes_are_those_of_the_batches(pictures, steps_at_once):
+    for loader in LOADERS if steps_at_once == 1 else ("device",):
+        batches = TrainBatches(pictures[1], 4, loader=loader, steps_at_once=steps_at_once)
+        shapes, batch = batches.shapes(), next(batches)
+        assert shapes.keys() == batch.keys()
+        for name, x in batch.items():
+            assert (shapes[name].shape, shapes[name].dtype) == (x.shape, x.dtype)
+
+
+def test_several_steps_at_once_are_the_steps_one_by_one():
+    split = numbered(50)
+    expected = [batch["label"] for batch in TrainBatches(split, 6, seed=3).epoch(1)]
+    batches = TrainBatches(split, 6, seed=3, loader="device", steps_at_once=3)
+    index = [batch["index"] for batch in batches.epoch(1)]
+    assert [rows.shape for rows in index] == [(3, 6), (3, 6), (6,), (6,)]
+    np.testing.assert_array_equal(np.concatenate([np.atleast_2d(rows) for rows in index]), expected)
+
+
+def test_several_steps_at_once_stop_between_them():
+    batches = TrainBatches(numbered(50), 6, seed=3, loader="device", steps_at_once=3)
+    next(batches)
+    assert batches.state()["step"] == 3
+
+
+def test_images_on_the_host_come_step_by_step():
+    with pytest.raises(ValueError, match=r"steps_at_once=2 needs images on the device"):
+        TrainBatches(numbered(5), 2, steps_at_once=2)

@@ -47,6 +47,13 @@ BAD = [
     ("model_fields", 3),
     ("seed", 2**32),
     ("min_lr", 0.1),
+    ("layer_decay", 0.0),
+    ("layer_decay", 1.1),
+    ("mesh", "model=2"),
+    ("mesh", "data=0"),
+    ("memory_limit", 0.0),
+    ("steps_at_once", 0),
+    ("steps_at_once", 2),  # with images on the host
 ]
 
 

@@ -37,6 +37,22 @@ def test_more_devices_than_there_are():
     assert make_mesh().shape == {"data": 1, "fsdp": 1}
 
 
+class Device:
+    """As much of a device as sorting sees."""
+
+    def __init__(self, id):
+        self.id, self.process_index = id, 0
+
+
+@pytest.mark.parametrize(("batch_size", "count"), [(64, 8), (60, 6), (7, 7), (121, 1)])
+def test_by_default_as_many_devices_as_can_share_a_batch(batch_size, count, monkeypatch):
+    monkeypatch.setattr(jax, "devices", lambda: [Device(i) for i in range(8)])
+    monkeypatch.setattr("vix_flax.training.mesh.Mesh", lambda grid, *_, **__: grid)
+    assert make_mesh(None, batch_size).shape == (count, 1)
+    with pytest.raises(ValueError, match=r"8 devices cannot share a batch of 60 images"):
+        make_mesh("data=4,fsdp=2", 60)
+
+
 @pytest.mark.parametrize(
     ("shape", "spec"),
     [

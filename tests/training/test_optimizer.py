@@ -10,7 +10,12 @@ from flax import traverse_util
 import vix_flax as vix
 from vix_flax.models.image import example_image
 from vix_flax.training import decay_mask, make_optimizer, make_schedule
-from vix_flax.training.optimizer import OPTIMIZERS, SCHEDULES, evaluated_params
+from vix_flax.training.optimizer import (
+    OPTIMIZERS,
+    SCHEDULES,
+    evaluated_params,
+    layer_scales,
+)
 
 SIZES = dict(image_size=8, patch_size=2, dim=16, depth=1, heads=2, dim_head=8, mlp_dim=16)
 
@@ -157,3 +162,59 @@ def test_gradients_are_clipped_to_the_global_norm(clip, norm):
     assert optax.tree.norm(first_moment) == pytest.approx(0.1 * norm, rel=1e-5)
     share = first_moment["b"]["kernel"] / first_moment["a"]["kernel"]
     np.testing.assert_allclose(share, -4 / 3, rtol=1e-6)
+
+
+def scales_of(model):
+    """Name of each part of the model → the scales of its parameters, at a decay of ½."""
+    shapes = jax.eval_shape(model.init, jax.random.key(0), example_image(model))
+    scales = layer_scales(shapes["params"], 0.5)
+    return {name: set(jax.tree.leaves(part)) for name, part in scales.items()}
+
+
+def test_every_layer_learns_half_as_fast_as_the_next():
+    assert scales_of(vix.ViT(**{**SIZES, "depth": 2}, num_classes=3)) == {
+        "head": {1},
+        "blocks_1": {0.5},
+        "blocks_0": {0.25},
+        "cls_token": {0.125},
+        "pos_embedding": {0.125},
+        "embedding": {0.125},
+    }
+
+
+def test_blocks_of_the_class_token_come_last():
+    scales = scales_of(vix.create_model("cait_cifar", depth=2, cls_depth=1))
+    order = ("embedding", "blocks_0", "blocks_1", "cls_blocks_0", "head")
+    assert [scales[name] for name in order] == [{0.0625}, {0.125}, {0.25}, {0.5}, {1}]
+
+
+def test_a_stage_begins_with_its_convolution():
+    scales = scales_of(vix.create_model("cvt_cifar"))
+    order = ("convs_0", "blocks_0_0", "convs_1", "blocks_1_0", "classifier")
+    values = [max(scales[name]) for name in order]
+    assert values == sorted(values)
+    assert len(set(values)) == len(order)
+
+
+@pytest.mark.parametrize("name", vix.list_models())
+def test_every_model_learns_slowest_at_the_image(name):
+    scales = scales_of(vix.create_model(name))
+    last = max(min(scales[part]) for part in scales if part.startswith(("head", "classifier")))
+    first = [part for part in scales if part.startswith(("embedding", "tokenizer", "stem", "conv"))]
+    assert last == 1
+    assert min(min(scales[part]) for part in first) == min(map(min, scales.values())) < 1
+
+
+@pytest.mark.parametrize("opt", ["adamw", "schedule_free_adamw"])
+def test_updates_are_scaled_by_layer(opt):
+    params = {"head": {"kernel": jnp.ones(3)}, "embedding": {"kernel": jnp.ones(3)}}
+    grads = jax.tree.map(jnp.ones_like, params)
+
+    def update(layer_decay):
+        tx = make_optimizer(opt, optax.constant_schedule(0.1), 0.1, layer_decay=layer_decay)
+        return tx.update(grads, tx.init(params), params)[0]
+
+    plain, scaled = update(1.0), update(0.5)
+    np.testing.assert_allclose(scaled["head"]["kernel"], plain["head"]["kernel"], rtol=1e-6)
+    ratio = scaled["embedding"]["kernel"] / plain["embedding"]["kernel"]
+    np.testing.assert_allclose(ratio, 0.5, rtol=1e-5)

@@ -34,22 +34,37 @@ def parse_mesh(text: str) -> dict[str, int]:
     return sizes
 
 
-def make_mesh(text: str | None = None) -> Mesh:
-    """The mesh of these sizes; None: all devices along `data`.
+def make_mesh(text: str | None = None, batch_size: int | None = None) -> Mesh:
+    """The mesh of these sizes, of all processes' devices.
 
     Devices of one process lie side by side, so that it has consecutive rows of every batch.
 
+    Args:
+        text: as for `parse_mesh`; None: all devices along `data`, or, in a single process, as many
+            as can share the batch.
+        batch_size: images that they must divide.
+
     Raises:
-        ValueError: as `parse_mesh`, or there are not that many devices, or several processes do
-            not use all of theirs.
+        ValueError: as `parse_mesh`; there are not that many devices; several processes do not use
+            all of theirs; or the devices do not divide the batch.
     """
     devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
-    sizes = parse_mesh(text) if text else {"data": len(devices), "fsdp": 1}
+    several, batch_size = jax.process_count() > 1, batch_size or 0
+    sizes = {"data": len(devices), "fsdp": 1}
+    if text:
+        sizes = parse_mesh(text)
+    elif not several:
+        sizes["data"] = max(n for n in range(1, len(devices) + 1) if batch_size % n == 0)
     count = math.prod(sizes.values())
-    if count > len(devices) or (count < len(devices) and jax.process_count() > 1):
+    if count > len(devices) or (count < len(devices) and several):
         raise ValueError(
             f"mesh={text!r} is for {count} devices, and there are {len(devices)}"
-            + (": all processes take part with all of theirs" if jax.process_count() > 1 else "")
+            + (": all processes take part with all of theirs" if several else "")
+        )
+    if batch_size % count:
+        raise ValueError(
+            f"{count} devices cannot share a batch of {batch_size} images, or of a part of one: "
+            f"choose a --batch-size that {count}, and --grad-accum-steps times that, divides"
         )
     grid = np.array(devices[:count]).reshape([sizes[axis] for axis in AXES])
     return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
