@@ -36,7 +36,7 @@ def test_arguments_results_and_temporaries_count_and_what_is_donated_once():
     needed = lambda program, **how: bytes_needed(jax.jit(program, **how).lower(x).compile())
     assert needed(lambda x: x + 1) == 2 * 2**20
     assert needed(lambda x: x + 1, donate_argnums=0) == 2**20
-    assert needed(lambda x: jnp.sin(x @ x.T).sum()) >= 2**20 + 2**18  # the square between
+    assert needed(lambda x: jnp.sort(x).sum()) >= 2 * 2**20  # what is sorted lies somewhere
 
 
 def test_the_limit_holds_instead_of_what_the_device_has():
@@ -67,7 +67,7 @@ def test_what_cannot_be_changed_is_not():
 
 def test_a_step_that_does_not_fit_is_refused_and_leaves_nothing(tmp_path):
     config = changed(fit=False, memory_limit=1e-4)
-    message = r"a step needs 0\.\d\d GiB .* has 0\.00: choose a smaller --batch-size \(it is 64\)"
+    message = r"a step needs 0\.\d+ GiB .* has 0\.0001: choose a smaller --batch-size \(it is 64\)"
     with pytest.raises(ValueError, match=message):
         train(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -96,9 +96,9 @@ def saved(folder):
 def test_the_first_that_fits_is_taken_and_said(fitted):
     folder, said = fitted
     assert said == [
-        "a step needs 3.00 GiB of each device, which has 1.00",
-        "with --set remat=true: 1.50 GiB",
-        "with --grad-accum-steps 2: 1.50 GiB",
+        "a step needs 3 GiB of each device, which has 1",
+        "with --set remat=true: 1.5 GiB",
+        "with --grad-accum-steps 2: 1.5 GiB",
         "with --grad-accum-steps 2 --set remat=true: 0.75 GiB",
     ]
     assert saved(folder)["grad_accum_steps"] == 2

@@ -72,7 +72,7 @@ def first_that_fits(trainer: Any, prepared: Iterator[Any], say: Callable[[str], 
     there = least(bytes_there(config.memory_limit))  # all must come to one decision
     if wanted <= there:
         return trainer
-    short = f"a step needs {wanted / GIB:.2f} GiB of each device, which has {there / GIB:.2f}"
+    short = f"a step needs {wanted / GIB:.3g} GiB of each device, which has {there / GIB:.3g}"
     if not config.fit:
         raise ValueError(
             f"{short}: choose a smaller --batch-size (it is {config.batch_size}), more "
@@ -82,7 +82,7 @@ def first_that_fits(trainer: Any, prepared: Iterator[Any], say: Callable[[str], 
     say(short)
     for other in prepared:
         needed = other.bytes_needed()
-        say(f"with {differences(config, other.config)}: {needed / GIB:.2f} GiB")
+        say(f"with {differences(config, other.config)}: {needed / GIB:.3g} GiB")
         if needed <= there:
             return other
     raise ValueError(f"{short}, and nothing that --fit has tried fits: choose a smaller model")
