@@ -10,16 +10,13 @@ import logging
 import os
 import sys
 
-DEVICES = 8
-os.environ["XLA_FLAGS"] = (
-    f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={DEVICES}"
-)
-
 import jax
 
 from vix_flax.launch import train
 from vix_flax.trainer import Stopped
 from vix_flax.training import TrainConfig
+
+FLAG = "--xla_force_host_platform_device_count=8"
 
 
 class Compilations(logging.Handler):
@@ -52,5 +49,6 @@ def main(jobs):
     print(json.dumps(counts))
 
 
-if __name__ == "__main__":
+if __name__ == "__main__":  # and not where doctests are looked for
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAG}"
     main(json.loads(sys.argv[1]))
