@@ -115,6 +115,13 @@ def test_the_same_command_goes_on_with_what_was_taken(fitted, monkeypatch):
     assert saved(folder)["grad_accum_steps"] == 2
 
 
+def test_a_run_that_goes_on_is_not_changed(fitted, monkeypatch):
+    folder, _ = fitted
+    monkeypatch.setattr(Trainer, "bytes_needed", needs(30.0))  # on a smaller device
+    with pytest.raises(ValueError, match="a run that goes on keeps its batches"):
+        train(FITTING, folder, say=lambda line: None)
+
+
 def test_a_step_is_measured_and_compiled_once(tmp_path, caplog):
     def steps_compiled():
         return [r for r in caplog.records if "jit(train_step)" in r.getMessage()]

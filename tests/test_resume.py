@@ -223,6 +223,16 @@ def test_another_config_is_refused(change, message, stopped):
         train(dataclasses.replace(config, **change), folder)
 
 
+def test_fields_that_were_not_there_yet_are_no_difference(stopped):
+    folder, config = stopped
+    saved = json.loads((folder / "config.json").read_text())
+    for name in ("deterministic", "layer_decay", "steps_at_once", "mesh", "fit"):
+        del saved["config"][name]
+    (folder / "config.json").write_text(json.dumps(saved))
+    with pytest.raises(Stopped):
+        train(config, folder, stop=lambda: True)
+
+
 def test_other_classes_are_refused(stopped):
     folder, config = stopped
     saved = json.loads((folder / "config.json").read_text())

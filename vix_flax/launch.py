@@ -136,7 +136,7 @@ def train(
                     )
         with together():
             if not (folder / TEST).exists():
-                trainer = preflight(trainer, fresh, say)
+                trainer = preflight(trainer, fresh, (folder / CONFIG).exists(), say)
             if is_first():
                 settle(folder, what_is_saved(trainer))
         return trainer.run(folder, Hooks(on_start, on_step, on_epoch, stop))
@@ -181,7 +181,7 @@ def prepare(config: TrainConfig, data: Dataset, fresh: bool = True) -> Trainer:
     return Trainer(config, data, model, task, tx, schedule, batches, mesh)
 
 
-def preflight(trainer: Trainer, fresh: bool, say: Callable[[str], Any]) -> Trainer:
+def preflight(trainer: Trainer, fresh: bool, begun: bool, say: Callable[[str], Any]) -> Trainer:
     """The trainer, or, with its config's `fit`, another whose step fits into memory.
 
     Raises:
@@ -189,7 +189,10 @@ def preflight(trainer: Trainer, fresh: bool, say: Callable[[str], Any]) -> Train
     """
     config = trainer.config
     batch, parts = trainer.batches.batch_size, trainer.mesh.size
-    has_remat = "remat" in field_names(type(trainer.model))
+    if begun:  # what it began with stays
+        return first_that_fits(trainer, None, say)
+    # A teacher whose blocks are compared forbids it.
+    has_remat = "remat" in field_names(type(trainer.model)) and config.teacher != "self"
     candidates = others(config, batch, parts, has_remat)
     prepared = (prepare(candidate, trainer.data, fresh) for candidate in candidates)
     return first_that_fits(trainer, prepared, say)

@@ -57,22 +57,25 @@ def others(config: TrainConfig, batch: int, parts: int, has_remat: bool) -> Iter
         yield dataclasses.replace(leaner[-1], batch_size=batch, grad_accum_steps=1)
 
 
-def first_that_fits(trainer: Any, prepared: Iterator[Any], say: Callable[[str], Any]) -> Any:
+def first_that_fits(trainer: Any, prepared: Iterator[Any] | None, say: Callable[[str], Any]) -> Any:
     """The trainer, if its step fits; if its config says `fit`, else the first of the others.
 
     Args:
         trainer: has a `config`, and `bytes_needed()`, which compiles a step.
-        prepared: others, made when they are asked for.
+        prepared: others, made when they are asked for; None: it must be this one.
         say: told of each that is tried.
 
     Raises:
         ValueError: it does not fit; says what would help.
     """
-    config, wanted = trainer.config, trainer.bytes_needed()
+    config = trainer.config
     there = least(bytes_there(config.memory_limit))  # all must come to one decision
+    wanted = trainer.bytes_needed()
     if wanted <= there:
         return trainer
     short = f"a step needs {wanted / GIB:.3g} GiB of each device, which has {there / GIB:.3g}"
+    if config.fit and prepared is None:
+        raise ValueError(f"{short}, and a run that goes on keeps its batches: use other devices")
     if not config.fit:
         raise ValueError(
             f"{short}: choose a smaller --batch-size (it is {config.batch_size}), more "

@@ -78,7 +78,9 @@ def settle(folder: Path, saved: Mapping[str, Any]) -> None:
         return write_aside(path, json.dumps(saved, indent=2) + "\n")
     try:
         before = json.loads(path.read_text())
-        old, new = before["config"], saved["config"]
+        # A field that there was not yet had the value that is its default now.
+        old = {**json.loads(json.dumps(dataclasses.asdict(TrainConfig()))), **before["config"]}
+        new = saved["config"]
         pairs = (old, new), (old["model_fields"], new["model_fields"])
         data = {name: before[name] for name in ("classes", "image_shape", "mean", "std")}
     except (OSError, KeyError, TypeError, ValueError) as error:

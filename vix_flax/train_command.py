@@ -26,7 +26,9 @@ def train_command(args: argparse.Namespace) -> int:
         if output not in (None, resumed):
             raise ValueError(f"--resume {resumed} and --output {output}: give one of them")
         output = resumed
-    if args.deterministic or (resumed and _saved(resumed).deterministic):
+    # Before the config is made: that may read a run, on a device.
+    asked = args.deterministic or parse_assignments(args.set).get("deterministic")
+    if asked or (resumed and _saved(resumed).deterministic):
         from vix_flax.deterministic import ask_for_determinism
 
         out.print(ask_for_determinism())
@@ -55,7 +57,9 @@ def train_command(args: argparse.Namespace) -> int:
     if args.profile:
         from vix_flax.watchers import trace_of
 
-        out.print(f"{trace_of(result.folder)}: open it at https://ui.perfetto.dev")
+        trace = trace_of(result.folder)
+        seen = f"{trace}: open it at https://ui.perfetto.dev" if trace else "no steps to trace"
+        out.print(seen)
     return 0
 
 

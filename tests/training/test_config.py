@@ -92,3 +92,9 @@ def test_a_sensible_config_is_a_value(fields):
 def test_a_config_does_not_change():
     with pytest.raises(dataclasses.FrozenInstanceError):
         TrainConfig().lr = 1.0
+
+
+@pytest.mark.parametrize("objective", ["mpp", "byol"])
+def test_layers_of_a_wrapper_learn_alike(objective):
+    with pytest.raises(ValueError, match=rf"layer_decay=0\.5 must be 1 with {objective}"):
+        TrainConfig(objective=objective, layer_decay=0.5)

@@ -25,7 +25,9 @@ def test_sizes_of_the_axes(text, sizes):
     assert tuple(parse_mesh(text)[axis] for axis in AXES) == sizes
 
 
-@pytest.mark.parametrize("text", ["model=2", "dat=2", "data", "data=0", "data=-1", "data=two", ""])
+@pytest.mark.parametrize(
+    "text", ["model=2", "dat=2", "data", "data=0", "data=-1", "data=two", "", "data=2,data=4"]
+)
 def test_what_is_no_mesh(text):
     with pytest.raises(ValueError, match="mesh="):
         parse_mesh(text)

@@ -205,6 +205,12 @@ def test_every_model_learns_slowest_at_the_image(name):
     assert min(min(scales[part]) for part in first) == min(map(min, scales.values())) < 1
 
 
+def test_blocks_of_an_embedding_are_embedding():
+    scales = scales_of(vix.create_model("t2t_vit_cifar"))
+    assert len(scales["embedding"]) == 1
+    assert max(scales["embedding"]) < min(scales["blocks_0"])
+
+
 @pytest.mark.parametrize("opt", ["adamw", "schedule_free_adamw"])
 def test_updates_are_scaled_by_layer(opt):
     params = {"head": {"kernel": jnp.ones(3)}, "embedding": {"kernel": jnp.ones(3)}}

@@ -133,6 +133,7 @@ class TrainConfig:
         if self.objective == "byol":  # draws views of its own
             unused += ["min_crop", "color_jitter", "aa", "reprob"]
             self._require("grad_accum_steps", self.grad_accum_steps == 1, "1 with byol")
+        self._require("layer_decay", self.layer_decay == 1, f"1 with {self.objective}")
         for name in unused:
             if getattr(self, name):
                 raise ValueError(

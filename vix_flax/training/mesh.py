@@ -23,9 +23,12 @@ def parse_mesh(text: str) -> dict[str, int]:
     Raises:
         ValueError: another axis, or a size that is no positive number.
     """
-    sizes = dict.fromkeys(AXES, 1)
+    sizes, seen = dict.fromkeys(AXES, 1), set()
     for part in text.split(","):
         axis, _, size = part.partition("=")
+        if axis in seen:
+            raise ValueError(f"mesh={text!r} gives {axis} twice")
+        seen.add(axis)
         if axis not in AXES:
             raise ValueError(f"mesh={text!r}: there is no axis {axis!r}" + did_you_mean(axis, AXES))
         if not size.isdecimal() or int(size) == 0:

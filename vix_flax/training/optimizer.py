@@ -67,7 +67,7 @@ def _depth(path: tuple) -> tuple[int, ...]:
     if re.fullmatch(r"heads?(_\d+)?|classifier|norm|pool", names[0]):
         return (3,)
     numbers = [int(n) for name in names for n in re.findall(r"_(\d+)", name)]
-    if not numbers:
+    if not numbers or names[0] == "embedding":  # which may have blocks of its own
         return (0,)
     return (2 if names[0].startswith("cls_") else 1, *numbers)
 
