@@ -115,6 +115,12 @@ def test_the_same_command_goes_on_with_what_was_taken(fitted, monkeypatch):
     assert saved(folder)["grad_accum_steps"] == 2
 
 
+def test_another_batch_than_was_asked_for_is_another_config(fitted):
+    folder, _ = fitted
+    with pytest.raises(ValueError, match=r"another config: batch_size=32 \(was 64\)"):
+        train(changed(batch_size=32, memory_limit=100.0), folder, say=lambda line: None)
+
+
 def test_a_run_that_goes_on_is_not_changed(fitted, monkeypatch):
     folder, _ = fitted
     monkeypatch.setattr(Trainer, "bytes_needed", needs(30.0))  # on a smaller device

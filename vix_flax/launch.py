@@ -20,7 +20,7 @@ from vix_flax.preflight import first_that_fits, others
 from vix_flax.presets import PRESETS, create_model
 from vix_flax.processes import is_first, shard, together
 from vix_flax.run import dataset_of
-from vix_flax.run_folder import CHECKPOINT, CONFIG, TEST, as_fitted, opened, settle
+from vix_flax.run_folder import CHECKPOINT, CONFIG, TEST, as_fitted, fitted_fields, opened, settle
 from vix_flax.task import make_task
 from vix_flax.trainer import Hooks, Result, Started, Trainer
 from vix_flax.training import TrainConfig, make_optimizer, make_schedule
@@ -120,6 +120,7 @@ def train(
     if jax.process_count() > 1 and not output:
         raise ValueError("several processes need one --output, a folder that all of them see")
     folder = Path(output) if output else None
+    asked = fitted_fields(config)
     with together():
         config = as_fitted(config, folder) if folder else config
         # What it started from need not be there any more when it goes on.
@@ -138,7 +139,7 @@ def train(
             if not (folder / TEST).exists():
                 trainer = preflight(trainer, fresh, (folder / CONFIG).exists(), say)
             if is_first():
-                settle(folder, what_is_saved(trainer))
+                settle(folder, {**what_is_saved(trainer), "fitted_from": asked})
         return trainer.run(folder, Hooks(on_start, on_step, on_epoch, stop))
 
 

@@ -50,14 +50,25 @@ def as_fitted(config: TrainConfig, folder: Path) -> TrainConfig:
     A damaged or missing `config.json` is `settle`'s to report.
     """
     with contextlib.suppress(OSError, KeyError, TypeError, ValueError):
-        began = json.loads((folder / CONFIG).read_text())["config"]
-        if config.fit and began["fit"]:
+        saved = json.loads((folder / CONFIG).read_text())
+        began = saved["config"]
+        if config.fit and saved["fitted_from"] == fitted_fields(config):
             fields = dict(config.model_fields)
             if began["model_fields"].get("remat"):
                 fields["remat"] = True
             fitted = {name: began[name] for name in ("batch_size", "grad_accum_steps")}
             return dataclasses.replace(config, model_fields=fields, **fitted)
     return config
+
+
+def fitted_fields(config: TrainConfig) -> dict[str, Any]:
+    """What `fit` may change, as it was asked for."""
+    remat = bool(config.model_fields.get("remat"))
+    return {
+        "batch_size": config.batch_size,
+        "grad_accum_steps": config.grad_accum_steps,
+        "remat": remat,
+    }
 
 
 def settle(folder: Path, saved: Mapping[str, Any]) -> None:

@@ -205,6 +205,12 @@ def test_every_model_learns_slowest_at_the_image(name):
     assert min(min(scales[part]) for part in first) == min(map(min, scales.values())) < 1
 
 
+def test_branches_begin_alike():
+    scales = scales_of(vix.create_model("cross_vit_cifar"))
+    assert scales["embeddings_0"] == scales["embeddings_1"]
+    assert max(scales["embeddings_1"]) < min(scales["encoders_0_0"])
+
+
 def test_blocks_of_an_embedding_are_embedding():
     scales = scales_of(vix.create_model("t2t_vit_cifar"))
     assert len(scales["embedding"]) == 1

@@ -54,20 +54,23 @@ def layer_scales(params: Any, layer_decay: float) -> Any:
     """The factor of each parameter's learning rate: 1 in the head and the last norm, `layer_decay`
     less in every block before, least in the embeddings (arXiv:2106.08254).
     """
-    depths = jax.tree_util.tree_map_with_path(lambda path, _: _depth(path), params)
+    parallel = any(name.startswith("encoders_") for name in params)  # CrossViT's two branches
+    depths = jax.tree_util.tree_map_with_path(lambda path, _: _depth(path, parallel), params)
     is_depth = lambda x: isinstance(x, tuple)
     order = sorted(set(jax.tree.leaves(depths, is_leaf=is_depth)))
     scale = lambda depth: layer_decay ** (len(order) - 1 - order.index(depth))
     return jax.tree.map(scale, depths, is_leaf=is_depth)
 
 
-def _depth(path: tuple) -> tuple[int, ...]:
+def _depth(path: tuple, parallel: bool) -> tuple[int, ...]:
     """What sorts parameters from the image to the logits: embeddings, numbered blocks, the head."""
     names = [key.key for key in path]
     if re.fullmatch(r"heads?(_\d+)?|classifier|norm|pool", names[0]):
         return (3,)
     numbers = [int(n) for name in names for n in re.findall(r"_(\d+)", name)]
-    if not numbers or names[0] == "embedding":  # which may have blocks of its own
+    # An embedding may have blocks of its own; a numbered one begins a stage, or a branch.
+    embeds = names[0] == "embedding" or (parallel and names[0].startswith("embeddings_"))
+    if not numbers or embeds:
         return (0,)
     return (2 if names[0].startswith("cls_") else 1, *numbers)
 
