@@ -8,13 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from vix_flax.flags import (
-    DATA_FLAGS,
-    add_cache,
-    add_flags,
-    add_set,
-    add_train_flags,
-)
+from vix_flax.flags import DATA_FLAGS, add_cache, add_flags, add_set, add_train_flags
 from vix_flax.show import (
     attention_command,
     compare_command,

@@ -47,7 +47,7 @@ TRAIN_FLAGS = (
     ("--model-ema", bool, "evaluate a moving average of the parameters"),
     ("--model-ema-decay", float, "of the moving average, per step"),
     ("--seed", int, "of everything random"),
-    ("--keep", int, "newest checkpoints that are kept, beside the best"),
+    ("--keep", int, "newest checkpoints that are kept, and as many of the best"),
 )
 DATA_FLAGS = ("--data-dir", "--img-size", "--on-bad-image")
 

@@ -23,7 +23,7 @@ class Watcher:
         return self
 
     def __exit__(self, *_):
-        pass
+        """Closes what was opened."""
 
     def start(self, started: Started) -> None:
         """What is known before the first step."""

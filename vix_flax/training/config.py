@@ -57,7 +57,7 @@ class TrainConfig:
     model_ema_decay: float = 0.999  # per step
     seed: int = 0
     deterministic: bool = False  # also on a GPU, whose fastest programs add in any order
-    keep: int = 1  # newest checkpoints, beside the best
+    keep: int = 1  # newest checkpoints, and as many of the best
     init_from: str | None = None  # a run to start from, under a new head if classes differ
     swap: str | None = None  # a run to start from, with another attention
     objective: str = "classify"  # or without labels: "mpp", "byol"
