@@ -470,7 +470,7 @@ def test_a_command_line_that_cannot_be_parsed_has_exit_code_2(capsys, argv):
     assert error.count("\n") == 1
 
 
-@pytest.mark.parametrize("command", ["list", "summary", "train", "eval", "predict"])
+@pytest.mark.parametrize("command", ["list", "summary", "train", "eval", "predict", "bench"])
 def test_every_command_has_help(capsys, command):
     with pytest.raises(SystemExit) as exit:
         main([command, "--help"])

@@ -1,4 +1,4 @@
-"""The `vix` command: list, summary, data, augment, train, eval, compare, predict, attention.
+"""The `vix` command: list, summary, data, augment, train, eval, compare, predict, attention, bench.
 
 A user's mistake is one line on stderr and exit code 2; an interrupt is exit code 130.
 """
@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from vix_flax.bench_command import bench_command, scale_command
 from vix_flax.flags import DATA_FLAGS, add_cache, add_flags, add_set, add_train_flags
 from vix_flax.show import (
     attention_command,
@@ -20,7 +21,7 @@ from vix_flax.show import (
 from vix_flax.train_command import augment_command, train_command
 from vix_flax.user_cache import keep_compiled_programs
 
-PROGRAM = "vix"
+PROGRAM, BENCH_SCALE = "vix", "bench scale"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,7 +39,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 class Parser(argparse.ArgumentParser):
-    """An argparse parser whose errors are one line."""
+    """An argparse parser whose errors are one line, and with one command of two words."""
+
+    def parse_args(self, args=None, namespace=None):
+        """`bench scale` is a command of its own, with other flags than `bench`."""
+        args = list(sys.argv[1:] if args is None else args)
+        if args[:2] == BENCH_SCALE.split():
+            args[:2] = [BENCH_SCALE]
+        return super().parse_args(args, namespace)
 
     def error(self, message):
         """Prints the line and exits with 2."""
@@ -117,6 +125,33 @@ def make_parser() -> argparse.ArgumentParser:
     sub.add_argument("images", nargs="+", metavar="IMAGE")
     sub.add_argument("--top-k", type=int, default=3)
     add_cache(sub)
+
+    text = "images/s, memory and FLOPs of models, here (of attentions alone: vix bench scale)"
+    sub = command("bench", bench_command, text)
+    sub.add_argument("models", nargs="+", metavar="MODEL")
+    sub.add_argument("-b", "--batch-size", type=int, default=32, help="images a call (default: 32)")
+    text = "calls of each program, of which the median counts (default: as many as --seconds has)"
+    sub.add_argument("--calls", type=int, help=text)
+    text = "of calls of each program, three at least (default: 3)"
+    sub.add_argument("--seconds", type=float, default=3.0, help=text)
+    sub.add_argument("--json", metavar="FILE", help="where to write it, with versions and date")
+    add_set(sub)
+
+    text = "time, memory and FLOPs of every attention against tokens: tables, CSV, a picture"
+    sub = command(BENCH_SCALE, scale_command, text)
+    sub.add_argument("--attentions", metavar="A,B,…", help="default: all, and fourier")
+    tokens = "64,256,1024,4096,16384"
+    sub.add_argument("--tokens", default=tokens, metavar="N,N,…", help=f"default: {tokens}")
+    for name, default in (("-b --batch-size", 1), ("--heads", 4), ("--dim-head", 32)):
+        sub.add_argument(*name.split(), type=int, default=default, help=f"default: {default}")
+    text = "that a point may need (default: three quarters of what is there)"
+    sub.add_argument("--memory-limit", type=float, metavar="GIB", help=text)
+    text = "of calls of each point, three at least (default: 1)"
+    sub.add_argument("--seconds", type=float, default=1.0, help=text)
+    text = "that a point may take, by the one before it (default: 60)"
+    sub.add_argument("--point-seconds", type=float, default=60.0, metavar="S", help=text)
+    text = "folder (default: bench_scale)"
+    sub.add_argument("--output", default="bench_scale", metavar="DIR", help=text)
     return parser
 
 
