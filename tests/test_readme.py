@@ -41,6 +41,12 @@ def test_tables_are_those_measured(name, monkeypatch):
         assert script["saved_table"](path.stem) in README, path
 
 
+def test_tables_between_markers_are_those_measured(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    tables = runpy.run_path(str(ROOT / "benchmarks" / "tables.py"))
+    assert tables["filled"](README) == README, "run: python benchmarks/tables.py"
+
+
 def test_commands_are_ones_the_parser_takes():
     commands = re.findall(r"^vix (.*?)(?:  +#.*)?$", README, re.M)
     assert len(commands) >= 8

@@ -1,0 +1,211 @@
+"""What is compared with what: our models, and the published torch classes with the same fields.
+
+Each pair has equally many parameters (`python benchmarks/peers.py` counts them). What the papers'
+scripts alone have (Hybrid ViN, CCN) is on no package index, so it has no peer here.
+"""
+
+import importlib
+import os
+import sys
+from typing import NamedTuple
+from unittest import mock
+
+from turns import OURS, parser, save_if_asked, serve
+
+FIELDS = dict(image_size=32, num_classes=10, dim=128, depth=4, heads=4, mlp_dim=256, dim_head=32)
+SIDES = (OURS, "torch", "torch_compile", "torch_sdpa")
+PACKAGES = ("vix_flax", "jax", "flax", "optax", "torch", "vit-pytorch", "vision-xformer")
+
+
+class Peer(NamedTuple):
+    preset: str  # ours
+    module: str  # theirs
+    name: str
+    own_fields: bool = False  # the preset's, not FIELDS
+    unknown: tuple[str, ...] = ()  # fields that theirs does not have
+
+
+PEERS = {
+    "vit": Peer("dual_norm_vit", "vit_pytorch.vit", "ViT"),  # patches between LayerNorms, as theirs
+    "vin": Peer("vin", "vision_xformer", "ViN"),
+    "vip": Peer("vip", "vision_xformer", "ViP"),
+    "vil": Peer("vil", "vision_xformer", "ViL"),
+    "fnet": Peer("fnet", "vision_xformer", "FNet", unknown=("heads", "dim_head")),
+    "fnet2d": Peer("fnet2d", "vision_xformer", "FNet2D", own_fields=True),
+    "cvt": Peer("cvt_cifar", "vit_pytorch.cvt", "CvT", own_fields=True),
+    "levit": Peer("levit_cifar", "vit_pytorch.levit", "LeViT", own_fields=True),
+    "cait": Peer("cait_cifar", "vit_pytorch.cait", "CaiT", own_fields=True),
+}
+FIVE = tuple(name for name, peer in PEERS.items() if not peer.own_fields)
+
+
+def model_parser(doc, **defaults):
+    """The flags of a comparison of models."""
+    flags = parser(doc, **defaults)
+    flags.add_argument("--models", nargs="+", choices=PEERS, help="default: all of the patch size")
+    flags.add_argument("--patch-size", type=int, default=4, help=f"of {', '.join(FIVE)}")
+    flags.add_argument("--sides", nargs="+", choices=SIDES, default=SIDES)
+    return flags
+
+
+def model_specs(args, batch):
+    """{model: {side: what its worker needs}}."""
+    # At another patch size, the models with fields of their own would be measured once more.
+    names = args.models or (PEERS if args.patch_size == 4 else FIVE)
+    return {
+        name: {
+            side: dict(side=side, name=name, fields=fields(name, args.patch_size), batch=batch)
+            for side in args.sides
+            if side != "torch_sdpa" or name == "vit"
+        }
+        for name in names
+    }
+
+
+def save_models(args, what, measured):
+    models = {name: fields(name, args.patch_size) for rows in measured.values() for name in rows}
+    name = f"{what}_cpu_patch{args.patch_size}"
+    save_if_asked(args, name, PACKAGES, measured, fields=models)
+
+
+def fields(name, patch_size):
+    """Both sides' fields. Nothing is dropped, neither units nor (CaiT) layers."""
+    if not PEERS[name].own_fields:
+        return {**FIELDS, "patch_size": patch_size, "dropout": 0.0}
+    from vix_flax.presets import PRESETS
+
+    preset = PRESETS[PEERS[name].preset][1]
+    return {**preset, **{field: 0.0 for field in preset if "dropout" in field}, "dropout": 0.0}
+
+
+def serve_model(spec, ours, theirs):
+    """A side's process: `ours(name, fields, batch)` and `theirs(side, …)` return the call."""
+    side, name, fields, batch = (spec[key] for key in ("side", "name", "fields", "batch"))
+    # JSON has lists where fields are tuples.
+    fields = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+    given = (name, fields, batch)
+    build = lambda: ours(*given) if side == OURS else theirs(side, *given)
+    serve(lambda: load(side, PEERS[name].module), build)
+
+
+def load(side, module):
+    """Imports what a side needs (torch's: `module`, too), and gives it all cores."""
+    if side == OURS:
+        load_ours()
+    else:
+        load_torch(side == "torch_compile")
+        importlib.import_module(module)
+
+
+def load_ours():
+    import jax
+    import optax  # noqa: F401
+
+    from vix_flax.cores import use_all_cores
+    from vix_flax.training import train_step  # noqa: F401
+
+    use_all_cores()
+    jax.devices()
+
+
+def load_torch(compiles):
+    import torch
+    from einops._torch_specific import allow_ops_in_compiled_graph
+
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    if compiles:
+        import torch._inductor.compile_fx
+
+        allow_ops_in_compiled_graph()
+    # vit_pytorch's __init__ imports torchvision, which not every torch build has a match for.
+    sys.modules["torchvision"] = mock.MagicMock()
+    import vit_pytorch  # noqa: F401
+
+    del sys.modules["torchvision"]
+
+
+def our_model(name, fields):
+    import vix_flax as vix
+
+    return vix.create_model(PEERS[name].preset, **fields)
+
+
+def torch_model(side, name, fields):
+    """The published class with its attention as published, compiled, or by torch's own function."""
+    peer = PEERS[name]
+    module = importlib.import_module(peer.module)
+    if side == "torch_sdpa":
+        module.Attention.forward = by_sdpa
+    given = {k: v for k, v in fields.items() if k not in peer.unknown}
+    model = getattr(module, peer.name)(**given)
+    if side == "torch_compile":
+        model.compile()
+    return model
+
+
+def by_sdpa(self, x):
+    """For vit_pytorch's `Attention.forward`: the same, never writing out its weights."""
+    from torch.nn.functional import scaled_dot_product_attention
+
+    b, n, _ = x.shape
+    qkv = self.to_qkv(self.norm(x)).view(b, n, 3, self.heads, -1)
+    q, k, v = qkv.permute(2, 0, 3, 1, 4)
+    out = scaled_dot_product_attention(q, k, v, scale=self.scale)
+    return self.to_out(out.transpose(1, 2).reshape(b, n, -1))
+
+
+def mesh_for(batch):
+    """All cores that can share the batch; None: just one."""
+    from vix_flax.training.mesh import make_mesh
+
+    mesh = make_mesh(None, batch)
+    return mesh if mesh.size > 1 else None
+
+
+def put(arrays, mesh):
+    """Host arrays of a batch on the devices, each image on one of them."""
+    import jax
+
+    from vix_flax.training.mesh import put_batch
+
+    return put_batch(arrays, mesh) if mesh else jax.device_put(arrays)
+
+
+def put_copies(tree, mesh):
+    """Arrays on every device."""
+    import jax
+
+    from vix_flax.training.mesh import put_whole
+
+    return put_whole(jax.device_get(tree), mesh) if mesh else tree
+
+
+def images(batch, size):
+    import numpy as np
+
+    return np.random.default_rng(0).normal(size=(batch, size, size, 3)).astype(np.float32)
+
+
+def torch_images(batch, size):
+    import torch
+
+    return torch.from_numpy(images(batch, size)).permute(0, 3, 1, 2).contiguous()
+
+
+def main():
+    """Parameters of both sides."""
+    load_ours()
+    load_torch(compiles=False)
+    import jax
+
+    import vix_flax as vix
+
+    for name in PEERS:
+        both = fields(name, patch_size=4)
+        shapes = jax.eval_shape(our_model(name, both).init, jax.random.key(0), images(1, 32))
+        theirs = sum(p.numel() for p in torch_model("torch", name, both).parameters())
+        print(f"{name:8} ours {vix.count_params(shapes['params']):9,}  torch {theirs:9,}")
+
+
+if __name__ == "__main__":
+    main()
