@@ -15,18 +15,20 @@ from vix_flax.user_cache import keep_compiled_programs
 
 def train_command(args: argparse.Namespace) -> int:
     """`vix train`: reports each epoch, then a table and where everything is."""
+    from vix_flax.cores import use_all_cores
     from vix_flax.host_memory import keep_freed_memory
     from vix_flax.processes import is_first, join
 
     if args.distributed:
         join(args.distributed)
         out.quiet = not is_first()
+    else:
+        use_all_cores()  # before the config is made: that may read a run, on a device
     output, resumed = args.output, resumed_run(args)
     if resumed:
         if output not in (None, resumed):
             raise ValueError(f"--resume {resumed} and --output {output}: give one of them")
         output = resumed
-    # Before the config is made: that may read a run, on a device.
     asked = args.deterministic or parse_assignments(args.set).get("deterministic")
     if asked or (resumed and _saved(resumed).deterministic):
         from vix_flax.deterministic import ask_for_determinism

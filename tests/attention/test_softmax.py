@@ -1,9 +1,11 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vix_flax.attention import Softmax
+from vix_flax.attention import ReAttention, Softmax, TalkingHeads
 from vix_flax.attention.softmax import attention_weights
 
 BYTES_PER_IMAGE = 2 * 7 * 9 * 4  # of the scores of `qkv()`
@@ -34,9 +36,9 @@ def score_budget(monkeypatch):
     return set_budget
 
 
-def value_and_grads(core, inputs):
+def value_and_grads(core, inputs, variables=None, **given):
     def objective(inputs):
-        out = core.apply({}, *inputs)
+        out = core.apply(variables or {}, *inputs, **given)
         return jnp.sin(out).sum(), out
 
     (_, out), grads = jax.jit(jax.value_and_grad(objective, has_aux=True))(inputs)
@@ -61,7 +63,8 @@ def test_weights_are_float32_and_sum_to_one(kv_heads):
 @pytest.mark.parametrize(("images", "groups"), [(0.1, 6), (1, 6), (2, 3), (3, 2), (4, 2), (5.9, 2)])
 def test_groups_divide_the_batch_and_keep_to_the_budget(score_budget, images, groups):
     score_budget(int(images * BYTES_PER_IMAGE))
-    assert f"length={groups}" in str(jax.make_jaxpr(Softmax().apply)({}, *qkv()))
+    apply = partial(Softmax().apply, bias=jnp.zeros((2, 7, 9)))
+    assert f"length={groups}" in str(jax.make_jaxpr(apply)({}, *qkv()))
 
 
 def test_within_the_budget_there_is_one_group(score_budget):
@@ -69,14 +72,44 @@ def test_within_the_budget_there_is_one_group(score_budget):
     assert "scan" not in str(jax.make_jaxpr(Softmax().apply)({}, *qkv()))
 
 
-def test_images_in_groups_equal_all_at_once(score_budget):
+@pytest.mark.parametrize("given", [{}, {"bias": jnp.linspace(0, 1, 9)}], ids=["tiles", "groups"])
+def test_images_in_groups_or_tiles_equal_all_at_once(score_budget, given):
     inputs = qkv()
-    out, grads = value_and_grads(Softmax(), inputs)
+    out, grads = value_and_grads(Softmax(), inputs, **given)
     score_budget(4 * BYTES_PER_IMAGE)
-    grouped, grouped_grads = value_and_grads(Softmax(), inputs)
+    grouped, grouped_grads = value_and_grads(Softmax(), inputs, **given)
     np.testing.assert_allclose(grouped, out, rtol=0, atol=1e-6)
     for ours, whole in zip(grouped_grads, grads, strict=True):
         np.testing.assert_allclose(ours, whole, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "core", [Softmax(), ReAttention(), TalkingHeads()], ids=lambda core: type(core).__name__
+)
+@pytest.mark.parametrize("biased", ["rows", "keys"])
+def test_an_image_in_rows_equals_all_at_once(score_budget, core, biased):
+    inputs = qkv()
+    given = {"bias": jnp.sin(jnp.arange({"rows": 7, "keys": 1}[biased] * 9.0).reshape(-1, 9))}
+    variables = core.init(jax.random.key(0), *inputs)
+    out, grads = value_and_grads(core, inputs, variables, **given)
+    score_budget(BYTES_PER_IMAGE // 3)
+    program = jax.make_jaxpr(partial(core.apply, variables, **given))(*inputs)
+    assert "2,7,9" not in str(program)
+    in_rows, row_grads = value_and_grads(core, inputs, variables, **given)
+    np.testing.assert_allclose(in_rows, out, rtol=2e-6, atol=4e-6)
+    for ours, whole in zip(row_grads, grads, strict=True):
+        np.testing.assert_allclose(ours, whole, rtol=3e-5, atol=3e-5)
+
+
+def test_rows_drop_weights_each_by_their_own(score_budget):
+    q = k = jnp.zeros((2, 40, 2, 4))
+    v = jnp.broadcast_to(jnp.eye(40)[:, None], (2, 40, 2, 40))  # out is the weights
+    score_budget(2 * 10 * 40 * 4)
+    core, rngs = Softmax(attention_dropout=0.25), {"dropout": jax.random.key(0)}
+    weights = jax.jit(lambda *qkv: core.apply({}, *qkv, train=True, rngs=rngs))(q, k, v)
+    kept = np.asarray(weights) > 0
+    np.testing.assert_allclose(1 - kept.mean(), 0.25, atol=0.03)
+    assert (kept[:, :10] != kept[:, 10:20]).any()
 
 
 def test_images_in_groups_drop_the_same_weights(score_budget):

@@ -98,4 +98,6 @@ def test_images_in_groups_equal_all_at_once(monkeypatch):
     monkeypatch.setattr("vix_flax.attention.softmax.SCORE_BYTES", budget)
     grouped, jaxpr = value_and_grads()
     assert "scan" in jaxpr
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=2e-6), grouped, whole)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-6, atol=4e-6), grouped, whole
+    )

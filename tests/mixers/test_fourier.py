@@ -12,7 +12,6 @@ def normal(*shape, seed=0):
 
 
 def transform(x):
-    """A function of its own, so that nothing compiled for another path is reused."""
     return jax.jit(lambda x: Fourier().apply({}, x))(x)
 
 
@@ -20,30 +19,12 @@ def exact(x):
     return np.fft.fftn(np.asarray(x, np.float64), axes=range(1, x.ndim)).real
 
 
-@pytest.fixture
-def fft_path(monkeypatch):
-    """All sequences count as long."""
-    monkeypatch.setattr("vix_flax.mixers.fourier.MATRIX_TOKENS", 0)
-
-
-def uses_fft(x):
-    return "fft" in str(jax.make_jaxpr(lambda x: Fourier().apply({}, x))(x))
-
-
 SEQUENCES = [(1, 1), (2, 5), (3, 2), (5, 8), (8, 5), (9, 7), (16, 16)]
 
 
 @pytest.mark.parametrize(("n", "c"), SEQUENCES)
-def test_matrices_give_the_real_part_of_fft2(n, c):
+def test_sequences_give_the_real_part_of_fft2(n, c):
     x = normal(2, n, c)
-    assert not uses_fft(x)
-    np.testing.assert_allclose(transform(x), np.fft.fft2(x).real, rtol=0, atol=3e-5)
-
-
-@pytest.mark.parametrize(("n", "c"), SEQUENCES)
-def test_long_sequences_give_it_by_fft(fft_path, n, c):
-    x = normal(2, n, c)
-    assert uses_fft(x)
     np.testing.assert_allclose(transform(x), np.fft.fft2(x).real, rtol=0, atol=3e-5)
 
 
@@ -53,20 +34,24 @@ def test_maps_are_transformed_over_rows_columns_and_channels(shape):
     np.testing.assert_allclose(transform(x), exact(x), rtol=0, atol=5e-5)
 
 
-def test_the_matrices_end_at_their_limit(monkeypatch):
-    monkeypatch.setattr("vix_flax.mixers.fourier.MATRIX_TOKENS", 6)
-    assert not uses_fft(normal(1, 6, 4))
-    assert uses_fft(normal(1, 7, 4))
-
-
-@pytest.mark.parametrize("limit", [0, 2048])
-@pytest.mark.parametrize(("n", "c"), [(6, 7), (7, 6)])
-def test_the_gradient_is_the_transform_itself(monkeypatch, limit, n, c):
+@pytest.mark.parametrize("shape", [(6, 7), (7, 6), (3, 4, 5)])
+def test_the_gradient_is_the_transform_itself(shape):
     """Re F is symmetric."""
-    monkeypatch.setattr("vix_flax.mixers.fourier.MATRIX_TOKENS", limit)
-    x, g = normal(2, n, c), normal(2, n, c, seed=1)
+    x, g = normal(2, *shape), normal(2, *shape, seed=1)
     gradient = jax.jit(jax.grad(lambda x: (Fourier().apply({}, x) * g).sum()))(x)
     np.testing.assert_allclose(gradient, exact(g), rtol=0, atol=3e-5)
+
+
+def test_it_can_be_mapped_over_batches_and_differentiated_there():
+    x = normal(3, 2, 5, 4)
+    summed = jax.vmap(lambda x: jnp.square(Fourier().apply({}, x)).sum())
+    np.testing.assert_allclose(
+        jax.jit(jax.vmap(lambda x: Fourier().apply({}, x)))(x),
+        [exact(each) for each in x], rtol=0, atol=3e-5,
+    )  # fmt: skip
+    gradient = jax.jit(jax.grad(lambda x: summed(x).sum()))(x)
+    expected = [2 * exact(exact(each)) for each in x]
+    np.testing.assert_allclose(gradient, expected, rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize("shape", [(6, 8), (3, 4, 6)])

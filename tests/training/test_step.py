@@ -2,6 +2,7 @@
 
 from functools import cache
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -221,6 +222,19 @@ def test_accumulated_parts_make_the_step_of_the_whole_batch(batch):
         whole.params,
         parts.params,
     )
+
+
+@pytest.mark.parametrize("accumulate", [1, 4])
+def test_on_a_cpu_parts_that_fit_the_cache_change_nothing(batch, monkeypatch, accumulate):
+    whole, rows = steps(fresh(TOY), batch, 3)
+    monkeypatch.setattr("vix_flax.training.parts.KEPT_BYTES", {"cpu": 1})
+    anew = dict(ema_decay=0.5 / accumulate)  # of no effect here, but another program
+    program = train_step.lower(fresh(TOY), batch, augment=NORMALIZE, accumulate=accumulate, **anew)
+    assert "stablehlo.while" in program.as_text()
+    parts, others = steps(fresh(TOY), batch, 3, accumulate=accumulate, **anew)
+    for row, other in zip(rows, others, strict=True):
+        assert row == pytest.approx(other, rel=1e-4)
+    chex.assert_trees_all_close(whole.params, parts.params, rtol=1e-3, atol=1e-5)
 
 
 def test_every_part_moves_the_running_statistics(normed, batch):

@@ -11,10 +11,12 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from vix_flax.attention.tiled import tiled_attention
 from vix_flax.checks import require_rates
 
-# Scores larger than this are formed a few images at a time: on a CPU, writing them all out and
-# reading them back costs more than recomputing them in the backward pass.
+# Scores larger than this are formed a few images at a time, or in tiles where nothing is done to
+# them but the softmax: on a CPU, writing them all out and reading them back costs more than
+# recomputing them in the backward pass.
 SCORE_BYTES = {"cpu": 2**24}
 SCORE_BYTES_ELSEWHERE = 2**30
 
@@ -52,28 +54,36 @@ class Softmax(nn.Module):
         b, n, h, d = q.shape
         scale = d**-0.5 if self.scale is None else self.scale
         rate = self.attention_dropout if train else 0.0
-        keys = jax.random.split(self.make_rng("dropout"), b) if rate else jnp.zeros((b,))
+        keys = jax.random.split(self.make_rng("dropout"), b) if rate else None
         mix_scores, mix_weights = self.head_mixing(h)
 
-        def attend(q, k, v, key):
+        def attend(q, k, v, keys, bias):
             scores = attention_scores(q * scale, k)
             if bias is not None:
                 scores = scores + bias
             weights = nn.softmax(mix_scores(scores), axis=-1)
             if rate:
                 keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, weights.shape[1:]))
-                weights = jnp.where(keep(key), weights / (1 - rate), 0)
+                weights = jnp.where(keep(keys), weights / (1 - rate), 0)
             weights = mix_weights(weights).astype(v.dtype)
             if v.shape[2] == 1:
                 return jnp.einsum("bhnm,bme->bnhe", weights, v[:, :, 0])
             return jnp.einsum("bhnm,bmhe->bnhe", weights, v)
 
-        group = _images_at_once(b, h * n * k.shape[1] * 4)
+        bytes_per_image = h * n * k.shape[1] * 4
+        unmixed = mix_scores is _as_it_is and mix_weights is _as_it_is
+        if b * bytes_per_image > _budget() and unmixed and not rate and bias is None:
+            return tiled_attention(q * scale, k, v)
+        group = _images_at_once(b, bytes_per_image)
         if group == b:
-            return attend(q, k, v, keys)
-        grouped = [x.reshape(b // group, group, *x.shape[1:]) for x in (q, k, v, keys)]
-        out = jax.lax.map(lambda x: jax.checkpoint(attend)(*x), tuple(grouped))
-        return out.reshape(b, *out.shape[2:])
+            return _by_rows(attend, bytes_per_image, q, k, v, keys, bias)
+        # Every n-th image makes a group: of a batch cut over devices, each has its share of it.
+        grouped = jax.tree.map(
+            lambda x: x.reshape(group, b // group, *x.shape[1:]).swapaxes(0, 1), (q, k, v, keys)
+        )
+        one_group = lambda x: _by_rows(attend, bytes_per_image, *x, bias)
+        out = jax.lax.map(jax.checkpoint(one_group), grouped)
+        return out.swapaxes(0, 1).reshape(b, *out.shape[2:])
 
     def head_mixing(self, heads: int) -> tuple[Mix, Mix]:
         """What is done to the scores before the softmax and to the weights after: nothing here.
@@ -99,8 +109,42 @@ def attention_weights(q: jax.Array, k: jax.Array) -> jax.Array:
     return nn.softmax(attention_scores(q, k), axis=-1)
 
 
+def _budget() -> int:
+    return SCORE_BYTES.get(jax.default_backend(), SCORE_BYTES_ELSEWHERE)
+
+
 def _images_at_once(batch: int, bytes_per_image: int) -> int:
-    """The largest divisor of the batch whose scores stay within the budget (at least 1)."""
-    budget = SCORE_BYTES.get(jax.default_backend(), SCORE_BYTES_ELSEWHERE)
-    most = max(1, min(batch, budget // bytes_per_image))
-    return next(group for group in range(most, 0, -1) if batch % group == 0)
+    """The largest divisor of the batch whose scores stay within the budget of the devices, which
+    share it evenly where they can; at least one image, or one for each device.
+    """
+    least = jax.device_count() if batch % jax.device_count() == 0 else 1
+    most = max(least, min(batch, _budget() * jax.device_count() // bytes_per_image))
+    return next(n for n in range(most, 0, -1) if batch % n == 0 and n % least == 0)
+
+
+def _by_rows(attend, bytes_per_image, q, k, v, keys, bias):
+    """`attend`, on some of the queries at a time if the scores of a single image are too many."""
+    n = q.shape[1]
+    chunks = min(n, -(-bytes_per_image // _budget()))
+    if chunks == 1:
+        return attend(q, k, v, keys, bias)
+    rows = -(-n // chunks)
+    chunks = -(-n // rows)
+
+    def split(x, axis):  # (…, n, …) -> (chunks, …, rows, …), zeros behind the last
+        pad = [(0, 0)] * x.ndim
+        pad[axis] = (0, chunks * rows - n)
+        parts = jnp.split(jnp.pad(x, pad), chunks, axis)
+        return jnp.stack(parts)
+
+    each_has_its_own = bias is not None and bias.ndim > 1 and bias.shape[-2] == n
+    biases = split(bias, bias.ndim - 2) if each_has_its_own else None
+
+    @jax.checkpoint
+    def one_chunk(given):
+        i, q, own = given
+        drawn = keys if keys is None else jax.vmap(lambda key: jax.random.fold_in(key, i))(keys)
+        return attend(q, k, v, drawn, own if each_has_its_own else bias)
+
+    out = jax.lax.map(one_chunk, (jnp.arange(chunks), split(q, 1), biases))
+    return jnp.moveaxis(out, 0, 1).reshape(len(q), chunks * rows, *out.shape[3:])[:, :n]

@@ -1,12 +1,13 @@
 """What a training step makes small: a frozen value, called with the model's `apply`.
 
 `objective(apply_fn, variables, images, labels, rngs, context) -> (loss, (metrics, updates))`:
-metrics are scalars by name, updates the collections that the step has changed.
+metrics are scalars by name, updates the collections that the step has changed. One whose loss and
+metrics are means over images says `mean_over_images`: a step may work through a batch in parts.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +23,8 @@ class Classify:
     """Cross-entropy against labels, smoothed by `smoothing`."""
 
     smoothing: float = 0.0
+
+    mean_over_images: ClassVar[bool] = True
 
     def __call__(self, apply_fn, variables, images, labels, rngs, context=None) -> Outputs:
         """The loss, `accuracy`, and updated collections."""
@@ -56,6 +59,8 @@ class Distill:
     alpha: float = 0.5
     smoothing: float = 0.0
     blocks: float = 0.0
+
+    mean_over_images: ClassVar[bool] = True
 
     def __post_init__(self):
         if not self.temperature > 0:

@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from vix_flax.training.loss import cross_entropy
 from vix_flax.training.mesh import keep_cut, keep_whole
 from vix_flax.training.objective import Classify, OwnLoss
+from vix_flax.training.parts import each_image_alone, parts_in_cache
 from vix_flax.training.state import TrainState
 
 CLASSIFY = Classify()
@@ -48,7 +49,8 @@ def train_step(
         ema_decay: of the moving average, if the state has one; after t steps at most
             (1 + t) / (10 + t).
         accumulate: parts that the batch is worked through in, one after the other, to save memory;
-            the gradient is that of the whole, but BatchNorm sees a part at a time.
+            the gradient is that of the whole, but BatchNorm sees a part at a time. On a CPU there
+            are more, where that changes nothing but time; see `vix_flax.training.parts`.
         context: arrays that the objective needs and nobody trains, such as a teacher's variables.
         mesh: where state and batch lie, if on many devices; see `vix_flax.training.mesh`.
     """
@@ -60,6 +62,7 @@ def train_step(
         ema_decay=ema_decay,
         accumulate=accumulate,
         context=context,
+        mesh=mesh,
     )
     if "index" not in batch:
         state, metrics = learn(state, batch["image"], batch["label"])
@@ -75,7 +78,7 @@ def _rows(batch, index):
     return batch["image"][index], batch["label"][index]
 
 
-def _learn(state, images, labels, *, augment, mix, objective, ema_decay, accumulate, context):
+def _learn(state, images, labels, *, augment, mix, objective, ema_decay, accumulate, context, mesh):
     """One step on one batch; see `train_step`."""
     keys = jax.random.split(jax.random.fold_in(state.rng, state.step), 3)
     augment_key, dropout_key, mix_key = keys
@@ -87,6 +90,9 @@ def _learn(state, images, labels, *, augment, mix, objective, ema_decay, accumul
         rngs = {"dropout": dropout_key}
         return objective(state.apply_fn, {"params": params, **extra}, images, labels, rngs, context)
 
+    if each_image_alone(state.apply_fn, objective, state.extra):
+        whole = lambda params: loss_of(params, state.extra, images, labels, dropout_key)
+        accumulate = parts_in_cache(whole, state.params, len(images), accumulate, mesh)
     forward_backward = jax.value_and_grad(loss_of, has_aux=True)
     if accumulate == 1:
         given = (state.extra, images, labels, dropout_key)

@@ -1,0 +1,49 @@
+import jax
+import jax.numpy as jnp
+import pytest
+
+from vix_flax import create_model
+from vix_flax.training import parts
+from vix_flax.training.objective import Classify, OwnLoss
+from vix_flax.training.parts import each_image_alone, parts_in_cache
+
+
+def forward_keeping(count):
+    """A loss whose backward pass keeps one array of `count` float32 numbers."""
+    inputs = jax.ShapeDtypeStruct((count,), jnp.float32)
+    x = jnp.zeros(inputs.shape)
+    return lambda scale: ((scale * x).sum(), None)
+
+
+@pytest.fixture
+def kept(monkeypatch):
+    def set_bytes(size):
+        monkeypatch.setattr(parts, "KEPT_BYTES", {} if size is None else {"cpu": size})
+
+    return set_bytes
+
+
+@pytest.mark.parametrize(
+    ("size", "least", "expected"),
+    [(4000, 1, 1), (3999, 1, 2), (1000, 1, 4), (700, 1, 6), (1, 1, 12), (1000, 3, 6), (1, 12, 12)],
+)
+def test_there_are_the_fewest_parts_that_keep_little(kept, size, least, expected):
+    kept(size)
+    scale = jax.ShapeDtypeStruct((), jnp.float32)
+    assert parts_in_cache(forward_keeping(1000), scale, 12, least, None) == expected
+
+
+def test_a_gpu_sees_the_whole_batch(kept):
+    kept(None)
+    scale = jax.ShapeDtypeStruct((), jnp.float32)
+    assert parts_in_cache(forward_keeping(1000), scale, 12, 1, None) == 1
+    assert parts_in_cache(forward_keeping(1000), scale, 12, 3, None) == 3
+
+
+def test_a_batch_is_kept_whole_where_images_read_their_mates():
+    plain, published = create_model("vin"), create_model("vin", reference=True)
+    assert each_image_alone(plain.apply, Classify(), {})
+    assert not each_image_alone(published.apply, Classify(), {})
+    assert not each_image_alone(plain.apply, Classify(), {"batch_stats": {}})
+    assert not each_image_alone(plain.apply, OwnLoss(), {})
+    assert not each_image_alone(plain.apply, lambda *_: 0, {})

@@ -1,0 +1,115 @@
+"""Softmax attention a tile of the scores at a time, in both passes: no n × m array in memory.
+
+Dao et al. 2022 (FlashAttention), arXiv:2205.14135: the forward pass keeps each row's log-sum-exp,
+from which the backward pass forms its weights again. A tile is one head's scores of some images and
+queries against all keys, so its softmax needs no running maximum.
+Cost O(n·m·(d + e)) time, O(n·(d + e)) memory beside one tile.
+q (b, n, h, d), k (b, m, h or 1, d), v (b, m, h or 1, e) -> (b, n, h, e)
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+
+# Bytes of a tile on each device: on a CPU what its second- and third-level caches hold.
+TILE_BYTES = {"cpu": 2**22}
+TILE_BYTES_ELSEWHERE = 2**28
+
+
+def tiled_attention(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+    """softmax(q kᵀ) v with q scaled before; scores and softmax in float32, the result in v's dtype.
+
+    Reverse mode only, no `jax.jvp`.
+    """
+    b, n, h, _ = q.shape
+    k, v = (jnp.broadcast_to(x, (*x.shape[:2], h, x.shape[-1])) for x in (k, v))
+    images, queries = _tile(b, n, k.shape[1])
+    padded = jnp.pad(q, ((0, 0), (0, -n % queries), (0, 0), (0, 0)))
+    # Every n-th image makes a tile: of a batch cut over devices, each has its share of all tiles.
+    by_tile = partial(rearrange, pattern="(g s) (c n) h d -> (s h) c g n d", g=images)
+    out = _attend(
+        by_tile(padded, n=queries), by_tile(k, c=1)[:, 0], by_tile(v, c=1)[:, 0]
+    )  # (s h, c, g, queries, e)
+    return rearrange(out, "(s h) c g n e -> (g s) (c n) h e", h=h)[:, :n]
+
+
+def _tile(batch: int, queries: int, keys: int) -> tuple[int, int]:
+    """Images and queries of a tile: as many queries as fit, then as many images; devices share the
+    images evenly where they can."""
+    room = TILE_BYTES.get(jax.default_backend(), TILE_BYTES_ELSEWHERE) // (4 * keys)  # rows
+    devices = jax.device_count() if batch % jax.device_count() == 0 else 1
+    chunks = -(-queries // max(1, min(queries, room)))
+    rows = -(-queries // chunks)
+    most = max(1, room // rows) * devices
+    images = next(n for n in range(min(most, batch), 0, -1) if batch % n == 0 and n % devices == 0)
+    return images, rows
+
+
+@jax.custom_vjp
+def _attend(q, k, v):
+    """q (t, c, g, n, d), k (t, g, m, d), v (t, g, m, e) -> (t, c, g, n, e): t · c tiles."""
+    return _forward(q, k, v)[0]
+
+
+def _forward(q, k, v):
+    def one_tile(q, k, v):
+        scores = _scores(q, k)
+        top = scores.max(axis=-1, keepdims=True)
+        weights = jnp.exp(scores - top)
+        total = weights.sum(axis=-1, keepdims=True)
+        out = jnp.einsum("gnm,gme->gne", weights.astype(v.dtype), v)
+        return (out / total).astype(v.dtype), top + jnp.log(total)
+
+    def one_head(given):
+        q, k, v = given
+        return _map(lambda q: one_tile(q, k, v), q)
+
+    out, log_total = _map(one_head, (q, k, v))
+    return out, (q, k, v, out, log_total)
+
+
+def _backward(saved, g):
+    def one_head(given):
+        q, k, v, out, log_total, g = given
+
+        def one_tile(given):
+            q, out, log_total, g = given
+            weights = jnp.exp(_scores(q, k) - log_total)
+            low = weights.astype(v.dtype)
+            to_v = jnp.einsum("gnm,gne->gme", low, g)
+            to_weights = jnp.einsum("gne,gme->gnm", g, v, preferred_element_type=jnp.float32)
+            shared = (out.astype(jnp.float32) * g).sum(axis=-1, keepdims=True)
+            to_scores = (weights * (to_weights - shared)).astype(q.dtype)
+            to_q = jnp.einsum("gnm,gmd->gnd", to_scores, k)
+            return to_q, jnp.einsum("gnm,gnd->gmd", to_scores, q), to_v
+
+        given = (q, out, log_total, g)
+        if len(q) == 1:
+            to_q, to_k, to_v = _map(one_tile, given)
+            return to_q, to_k[0], to_v[0]
+
+        def add(sums, given):
+            to_q, *more = one_tile(given)
+            return [a + b for a, b in zip(sums, more, strict=True)], to_q
+
+        zeros = [jnp.zeros(x.shape, jnp.float32) for x in (k, v)]
+        (to_k, to_v), to_q = jax.lax.scan(add, zeros, given)
+        return to_q, to_k.astype(k.dtype), to_v.astype(v.dtype)
+
+    return _map(one_head, (*saved, g))
+
+
+_attend.defvjp(_forward, _backward)
+
+
+def _scores(q, k):
+    return jnp.einsum("gnd,gmd->gnm", q, k, preferred_element_type=jnp.float32)
+
+
+def _map(function, xs):
+    """`lax.map`, without a loop where there is nothing to repeat."""
+    if len(jax.tree.leaves(xs)[0]) > 1:
+        return jax.lax.map(function, xs)
+    return jax.tree.map(lambda x: x[None], function(jax.tree.map(lambda x: x[0], xs)))
