@@ -20,6 +20,7 @@ from record import save
 IMPORTS = "import jax, jax.numpy, flax.linen"
 FIRST_STEP = """
 import time
+from vix_flax.cores import use_all_cores
 from vix_flax.launch import prepare
 from vix_flax.host_memory import keep_freed_memory
 from vix_flax.recipes import recipe
@@ -28,6 +29,7 @@ from vix_flax.training import train_step
 from vix_flax.training.mesh import put_batch
 from vix_flax.user_cache import keep_compiled_programs
 import jax
+use_all_cores()
 keep_freed_memory()
 keep_compiled_programs()
 config = recipe("digits")

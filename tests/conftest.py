@@ -7,6 +7,8 @@ from importlib.metadata import version
 import pytest
 
 FLAGS = ["--xla_backend_optimization_level=0"]
+# One device, whichever test comes first: the commands would ask for one a core.
+FLAGS.append("--xla_force_host_platform_device_count=1")
 # The older emitters compile in two thirds of the time; later versions know no such flag.
 if version("jaxlib").startswith("0.10."):
     FLAGS.append("--xla_cpu_use_fusion_emitters=false")
@@ -16,8 +18,6 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     COMPILED = tempfile.TemporaryDirectory(prefix="vix_flax-")
     os.environ["JAX_COMPILATION_CACHE_DIR"] = COMPILED.name
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
-# One device, whichever test comes first: the commands would ask for one a core.
-os.environ.setdefault("JAX_NUM_CPU_DEVICES", "1")
 os.environ["TFDS_DATA_DIR"] = "no data sets here"  # whatever this machine has
 
 # The files that take longest start first, so that two workers finish together.

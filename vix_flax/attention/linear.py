@@ -31,26 +31,28 @@ class Linear(nn.Module):
 
 
 def _positive(x: jax.Array) -> jax.Array:
-    return nn.elu(x.astype(jnp.float32)) + 1
+    return nn.elu(x.swapaxes(1, 2).astype(jnp.float32)) + 1
 
 
 def kernel_attention(q: jax.Array, k: jax.Array, v: jax.Array, epsilon: float = 0.0) -> jax.Array:
-    """q (kᵀ v) / (q · Σk + ε) from positive features.
+    """q (kᵀ v) / (q · Σk + ε) from positive features, heads in front: they are many, and products
+    over tokens would turn them round first.
 
-    q (b, n, h, r) and k (b, m, h or 1, r) float32, v (b, m, h or 1, e) -> (b, n, h, e) in v's
+    q (b, h, n, r) and k (b, h or 1, m, r) float32, v (b, m, h or 1, e) -> (b, n, h, e) in v's
     dtype. The sums over tokens are float32.
     """
-    h = q.shape[2]
-    k, v = (jnp.broadcast_to(x, (*x.shape[:2], h, x.shape[-1])) for x in (k, v))
-    context = jnp.einsum("bmhr,bmhe->bhre", k, v.astype(jnp.float32))
-    normaliser = jnp.einsum("bnhr,bhr->bnh", q, k.sum(axis=1)) + epsilon
-    out = jnp.einsum("bnhr,bhre->bnhe", q, context)
-    return (out / normaliser[..., None]).astype(v.dtype)
+    h, dtype = q.shape[1], v.dtype
+    k = jnp.broadcast_to(k, (k.shape[0], h, *k.shape[2:]))
+    v = jnp.broadcast_to(v, (*v.shape[:2], h, v.shape[-1])).swapaxes(1, 2).astype(jnp.float32)
+    context = jnp.einsum("bhmr,bhme->bhre", k, v)
+    normaliser = jnp.einsum("bhnr,bhr->bhn", q, k.sum(axis=2)) + epsilon
+    out = jnp.einsum("bhnr,bhre->bhne", q, context) / normaliser[..., None]
+    return out.swapaxes(1, 2).astype(dtype)
 
 
 def kernel_factors(q: jax.Array, k: jax.Array, epsilon: float = 0.0) -> tuple[jax.Array, jax.Array]:
     """The two matrices whose product `kernel_attention` applies: q/(q·Σk + ε), `(b, h, n, r)`, and
     kᵀ, `(b, h, r, m)`."""
-    k = jnp.broadcast_to(k, (*k.shape[:2], q.shape[2], k.shape[-1]))
-    normaliser = jnp.einsum("bnhr,bhr->bnh", q, k.sum(axis=1)) + epsilon
-    return (q / normaliser[..., None]).swapaxes(1, 2), k.transpose(0, 2, 3, 1)
+    k = jnp.broadcast_to(k, (k.shape[0], q.shape[1], *k.shape[2:]))
+    normaliser = jnp.einsum("bhnr,bhr->bhn", q, k.sum(axis=2)) + epsilon
+    return q / normaliser[..., None], k.swapaxes(2, 3)

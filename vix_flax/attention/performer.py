@@ -56,12 +56,13 @@ class Performer(nn.Module):
         return kernel_factors(*self._both(q, k, self.get_variable("features", "projection")))
 
     def _both(self, q, k, directions):
-        key_axes = (0, 1, 2, 3) if self.reference else (1, 3)
+        key_axes = (0, 1, 2, 3) if self.reference else (2, 3)
         return self._features(q, directions, (3,)), self._features(k, directions, key_axes)
 
     def _features(self, u, directions, stabiliser_axes):
-        """u (b, n, h, d) -> positive features (b, n, h, r), float32."""
+        """u (b, n, h, d) -> positive features (b, h, n, r), float32."""
         r, d = directions.shape
+        u = u.swapaxes(1, 2)
         # The scale d^-¼ goes into the small matrix, and exp is formed once.
         projected = u.reshape(-1, d) @ (directions.T * d**-0.25).astype(u.dtype)
         projected = projected.astype(jnp.float32).reshape(*u.shape[:-1], r)
