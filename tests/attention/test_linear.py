@@ -27,11 +27,12 @@ def test_it_is_attention_with_elu_plus_one_and_no_scale():
 def test_kernel_attention_is_attention_by_products_of_features():
     q, k = jnp.exp(normal(2, 7, 2, 6)), jnp.exp(normal(2, 9, 2, 6, seed=1))
     v = normal(2, 9, 2, 5, seed=2)
-    np.testing.assert_allclose(kernel_attention(q, k, v), by_weights(q, k, v), rtol=0, atol=2e-6)
+    out = kernel_attention(q.swapaxes(1, 2), k.swapaxes(1, 2), v)
+    np.testing.assert_allclose(out, by_weights(q, k, v), rtol=0, atol=2e-6)
 
 
 def test_epsilon_joins_the_denominator():
-    q, k, v = jnp.ones((1, 2, 1, 4)), jnp.ones((1, 3, 1, 4)), jnp.ones((1, 3, 1, 2))
+    q, k, v = jnp.ones((1, 1, 2, 4)), jnp.ones((1, 1, 3, 4)), jnp.ones((1, 3, 1, 2))
     np.testing.assert_allclose(kernel_attention(q, k, v, epsilon=12.0), 0.5, rtol=1e-6)
 
 

@@ -12,6 +12,7 @@ from einops import rearrange
 from flax import linen as nn
 
 from vix_flax.attention.softmax import attention_weights
+from vix_flax.attention.tiled import tiled_attention
 from vix_flax.checks import require_positive_ints, require_rates
 from vix_flax.layers.dense import fan_in_uniform
 
@@ -48,9 +49,12 @@ class Linformer(nn.Module):
         one_head = k.shape[2] == 1
         if one_head:
             q = rearrange(q, "b n h d -> b (n h) 1 d")
-        scores = jnp.einsum("bnhd,bkhd->bhnk", q * d**-0.5, k, preferred_element_type=jnp.float32)
-        weights = nn.Dropout(self.attention_dropout)(nn.softmax(scores), deterministic=not train)
-        out = jnp.einsum("bhnk,bkhe->bnhe", weights.astype(v.dtype), v)
+        q = q * d**-0.5
+        if self.attention_dropout and train:
+            weights = nn.Dropout(self.attention_dropout)(attention_weights(q, k), False)
+            out = jnp.einsum("bhnk,bkhe->bnhe", weights.astype(v.dtype), v)
+        else:
+            out = tiled_attention(q, k, v)
         return rearrange(out, "b (n h) 1 e -> b n h e", h=h) if one_head else out
 
     def factors(self, q: jax.Array, k: jax.Array) -> tuple[jax.Array, jax.Array]:

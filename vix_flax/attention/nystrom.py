@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from vix_flax.attention.softmax import attention_weights
+from vix_flax.attention.tiled import tiled_attention
 from vix_flax.checks import require_positive_ints
 from vix_flax.layers.dense import fan_in_uniform
 
@@ -60,11 +61,12 @@ class Nystrom(nn.Module):
 
         if self.zero_pad or self.reference:
             q, k, v = (_pad_front(x, self.num_landmarks) for x in (q, k, v))
-        to_landmarks, inverse, from_tokens = self._three(q, k)
-        # A1 (Z (A3 v)): never an n × l product with Z.
-        summary = jnp.einsum("bhlm,bmhe->bhle", from_tokens.astype(v.dtype), v)
-        summary = jnp.matmul(inverse, summary.astype(jnp.float32), precision=PRECISE)
-        out = jnp.einsum("bhnl,bhle->bnhe", to_landmarks.astype(v.dtype), summary.astype(v.dtype))
+        # A1 (Z (A3 v)): never an n × l product with Z. Both ends are softmax attention themselves,
+        # whose derivative keeps no weights.
+        q_land, k_land, inverse = self._landmarks(q, k)
+        summary = tiled_attention(q_land, k, v).swapaxes(1, 2).astype(jnp.float32)
+        summary = jnp.matmul(inverse, summary, precision=PRECISE).swapaxes(1, 2)
+        out = tiled_attention(q, k_land, summary.astype(v.dtype))
         if taps:
             out = out + convolve_tokens(v, kernel.astype(v.dtype))
         return out[:, -n:]
@@ -78,17 +80,17 @@ class Nystrom(nn.Module):
         q = q * d**-0.5
         if self.zero_pad or self.reference:
             q, k = (_pad_front(x, self.num_landmarks) for x in (q, k))
-        to_landmarks, inverse, from_tokens = self._three(q, k)
-        left = jnp.matmul(to_landmarks, inverse, precision=PRECISE)
-        return left[:, :, -n:], from_tokens[..., -m:]
+        q_land, k_land, inverse = self._landmarks(q, k)
+        left = jnp.matmul(attention_weights(q, k_land), inverse, precision=PRECISE)
+        return left[:, :, -n:], attention_weights(q_land, k)[..., -m:]
 
-    def _three(self, q, k):
-        """Queries × landmarks, the pseudo-inverse of landmarks × landmarks, landmarks × keys."""
+    def _landmarks(self, q, k):
+        """Landmarks of queries and of keys, and the pseudo-inverse of what is between them."""
         landmarks = min(self.num_landmarks, q.shape[1], k.shape[1])
         q_land, k_land = segment_means(q, landmarks), segment_means(k, landmarks)
         between = attention_weights(q_land, k_land)
         inverse = pseudo_inverse(between, self.pinv_iterations, per_matrix=not self.reference)
-        return attention_weights(q, k_land), inverse, attention_weights(q_land, k)
+        return q_land, k_land, inverse
 
 
 def segment_means(x: jax.Array, segments: int) -> jax.Array:
