@@ -12,15 +12,10 @@ EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.py"))
 SHORT = {"distill": ["--epochs", "1"]}
 # The least that the last number of a line must be: ten classes, so chance is 0.1.
 ACCURACY = r"(?:accuracy|neighbour) ([\d.]+)%"
-LEAST = {
-    "classify": 80, "masked_patches": 40, "byol": 50, "new_attention": 50, "own_images": 50,
-    "own_train_loop": 50,
-}  # fmt: skip
+LEAST = {"byol": 50}
 SAID = {
-    "attention_maps": r"layers of \d heads, 65 × 65 each",
     "distill": r"student, taught +[\d.]+% on test",
-    "from_torch": r"16 arrays .*\n.* of a logit \d\.\de-0[6-9]\n.*missing mlp_head\.1\.weight; left",
-    "two_processes": r"process 0 of 2.*\nprocess 1 of 2.*\nboth agree",
+    "from_torch": r"16 arrays .*\n.* a logit \d\.\de-0[6-9]\n.*missing mlp_head\.1\.weight; left",
 }
 
 
@@ -38,8 +33,6 @@ def test_it_runs(path, monkeypatch, tmp_path):
         found = re.findall(ACCURACY, done.stdout)
         assert found, done.stdout
         assert float(found[-1]) >= LEAST[path.stem], done.stdout
-    if path.stem == "attention_maps":
-        assert (tmp_path / "attention_maps.png").stat().st_size > 10_000
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=[path.stem for path in EXAMPLES])
