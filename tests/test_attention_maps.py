@@ -8,7 +8,7 @@ from flax import linen as nn
 from tiny_models import compiled_once, tiny
 
 import vix_flax as vix
-from vix_flax.attention_maps import attention_maps, attention_rollout
+from vix_flax.attention_maps import attention_maps, attention_rollout, over_image
 
 LOW_RANK = ("nystrom", "performer", "linformer", "linear")
 CORES = {
@@ -161,3 +161,31 @@ def test_rollout_by_hand():
     np.testing.assert_allclose(rollout.sum(axis=-1), 1, rtol=1e-5)
     with pytest.raises(ValueError, match="square maps of one size"):
         attention_rollout(maps[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "grids"),
+    [
+        ("vit", [(4, 6)]),
+        ("cait", [(4, 6), (4, 6)]),
+        ("levit", [(2, 3), (2, 3), (1, 2)]),
+        ("cvt", [(4, 6)] * 3),  # which names no grids: the image's proportions do
+    ],
+)
+def test_maps_lie_on_the_image(name, grids):
+    model = tiny(name)
+    variables, img = drawn(model)
+    maps = attention_maps(model, variables, img)
+    layers = maps if isinstance(maps, tuple) else maps.swapaxes(0, 1)
+    for layer, grid in zip(layers, grids, strict=True):
+        taken = over_image(model, layer, img.shape[1:3])
+        assert taken.shape == (*layer.shape[:2], *grid)
+        one_query = name == "vit" or layer.shape[-2] == 1
+        expected = layer[..., 0, :] if one_query else layer.mean(axis=-2)
+        cells = grid[0] * grid[1]
+        np.testing.assert_array_equal(taken.reshape(*layer.shape[:2], -1), expected[..., -cells:])
+
+
+def test_keys_that_are_no_map_of_the_image_are_named():
+    with pytest.raises(ValueError, match=r"ViT: 14 keys are no map of 8 × 12 pixels"):
+        over_image(tiny("vit"), jnp.ones((1, 2, 14, 14)), (8, 12))

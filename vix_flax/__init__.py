@@ -25,7 +25,7 @@ from vix_flax.attention import (
 )
 
 # Looking at a model, and into it.
-from vix_flax.attention_maps import attention_maps, attention_rollout
+from vix_flax.attention_maps import attention_maps, attention_rollout, over_image
 from vix_flax.features import features, fine_tune_variables
 from vix_flax.inspect import count_params, summarize
 from vix_flax.models import (
@@ -113,5 +113,6 @@ __all__ = [
     "Transformer", "ViL", "ViLRoPE", "ViMEA", "ViN", "ViNRoPE", "ViP", "ViPRoPE", "ViT",
     "ViTRoPE", "ViX", "attention", "attention_maps", "attention_rollout", "convert",
     "count_params", "create_model", "features", "fine_tune_variables", "list_models", "mixers",
-    "models", "redraw_features", "resize_positions", "summarize", "swap_attention", "wrappers",
+    "models", "over_image", "redraw_features", "resize_positions", "summarize", "swap_attention",
+    "wrappers",
 ]  # fmt: skip

@@ -207,3 +207,29 @@ def attention_rollout(maps: jax.Array) -> jax.Array:
     for layer in range(1, flow.shape[1]):
         out = flow[:, layer] @ out
     return out
+
+
+def over_image(model: nn.Module, maps: jax.Array, image_size: Sequence[int]) -> jax.Array:
+    """Maps as pictures: where the class token takes from or, without one, what all tokens do.
+
+    Args:
+        model: whose maps they are.
+        maps: `(…, n, m)`, of one layer, of all, or their rollout; `(…, 1, m)` is one query's.
+        image_size: (height, width) in pixels.
+
+    Returns:
+        `(…, rows, columns)`: what is taken from each place of the map that the m keys are.
+
+    Raises:
+        ValueError: the keys are no map of the image, with a class token before it or without.
+    """
+    one_query = getattr(model, "class_token", False) or maps.shape[-2] == 1
+    taken = maps[..., 0, :] if one_query else maps.mean(axis=-2)
+    m, (height, width) = taken.shape[-1], image_size
+    for extra in (0, 1):  # a class token
+        rows = max(1, round(((m - extra) * height / width) ** 0.5))
+        in_proportion = (rows, (m - extra) // rows)
+        for rows, columns in (*model.grids, in_proportion):
+            if rows * columns + extra == m:
+                return taken[..., extra:].reshape(*taken.shape[:-1], rows, columns)
+    raise ValueError(f"{type(model).__name__}: {m} keys are no map of {height} × {width} pixels")

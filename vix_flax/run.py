@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from flax import linen as nn
 
+from vix_flax.attention_maps import attention_maps, attention_rollout, over_image
 from vix_flax.data import Augment, Dataset, eval_batches, load_dataset
 from vix_flax.models.image import example_image
 from vix_flax.presets import create_model
@@ -91,6 +92,33 @@ class Run:
         self.require_labels()
         logits = jax.jit(self.model.apply)(self.variables, self.augment(images))
         return np.asarray(jax.nn.softmax(logits))
+
+    def attention(self, image: np.ndarray) -> tuple[list[np.ndarray | None], np.ndarray | None]:
+        """What each layer and head takes from where in an image `(h, w, c)` uint8.
+
+        Returns:
+            `(heads, rows, columns)` for each layer (`over_image`), None where its keys are no map
+            of the image; and `(1, rows, columns)`, the same through all layers
+            (`attention_rollout`), None where layers differ in size.
+
+        Raises:
+            ValueError: nothing in the model attends, or no layer's keys are a map of the image.
+        """
+        maps = attention_maps(self.model, self.variables, self.augment(image[None]))
+        each = maps if isinstance(maps, tuple) else maps.swapaxes(0, 1)
+        layers = [self._over(layer[0], image) for layer in each]
+        if all(layer is None for layer in layers):
+            raise ValueError(f"{self.config.model}: its maps do not lie on the image as a grid")
+        rollout = None
+        if not isinstance(maps, tuple) and maps.shape[-1] == maps.shape[-2]:
+            rollout = self._over(attention_rollout(maps), image)
+        return layers, rollout
+
+    def _over(self, maps: jax.Array, image: np.ndarray) -> np.ndarray | None:
+        try:
+            return np.asarray(over_image(self.model, maps, image.shape[:2]))
+        except ValueError:
+            return None
 
     def require_labels(self) -> None:
         """Raises ValueError if the head has never seen a label."""

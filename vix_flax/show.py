@@ -75,42 +75,18 @@ def summary_command(args: argparse.Namespace) -> int:
 
 def attention_command(args: argparse.Namespace) -> int:
     """`vix attention RUN IMAGE`: a picture of what each layer and head attends to."""
-    import jax.numpy as jnp
-
-    from vix_flax.attention_maps import attention_maps, attention_rollout
     from vix_flax.data import read_image
     from vix_flax.run import Run
     from vix_flax.training.plots import plot_attention
 
     run = Run.load(args.folder)
     image = read_image(args.image, run.image_shape)
-    maps = attention_maps(run.model, run.variables, run.augment(jnp.asarray(image[None])))
-    layers = [np.asarray(m[0]) for m in maps] if isinstance(maps, tuple) else np.asarray(maps[0])
-    # What the class token attends to; without one, what all tokens do on average.
-    has_class_token = bool(getattr(run.model, "class_token", False))
-    rollout = None
-    if not isinstance(maps, tuple) and maps.shape[-1] == maps.shape[-2]:
-        rollout = np.asarray(attention_rollout(maps)[0])[None]
-
-    def picture(heads):
-        """(h, n, m) -> (h, rows, columns) over the image, or None."""
-        rows = heads[:, 0] if has_class_token or heads.shape[1] == 1 else heads.mean(axis=1)
-        for rows_, columns in run.model.grids or [run.image_shape[:2]]:
-            first = rows.shape[-1] - rows_ * columns
-            if first in (0, 1):
-                return rows[:, first:].reshape(-1, rows_, columns)
-        return None
-
-    pictures = [picture(heads) for heads in layers]
-    if all(p is None for p in pictures):
-        raise ValueError(f"{run.config.model}: its maps do not lie on the image as a grid")
+    layers, rollout = run.attention(image)
     path = Path(args.output or Path(args.image).with_suffix(".attention.png").name)
-    rolled = None if rollout is None else picture(rollout)
     title = f"{run.config.model} on {Path(args.image).name}"
-    plot_attention(path, image, pictures, rolled, title)
-    out.print(
-        f"{path}: {len(pictures)} layers" + (" and their rollout" if rolled is not None else "")
-    )
+    plot_attention(path, image, layers, rollout, title)
+    rolled = "" if rollout is None else " and their rollout"
+    out.print(f"{path}: {len(layers)} layers{rolled}")
     return 0
 
 
