@@ -5,6 +5,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from vix_flax.training.checkpoint import Checkpoints
 from vix_flax.training.loop import each_step, require_finite
 from vix_flax.training.mesh import batch_sharding, put_batch, put_whole, state_shardings
 from vix_flax.training.plots import plot_confusion, plot_curves
+from vix_flax.training.state import compile_create_state
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ class Trainer:
     mesh: Mesh
 
     def bytes_needed(self) -> int:
-        """Of a training step, on each device; compiles it."""
+        """Of a training step, on each device; compiles it and, beside it, what makes the state."""
         state = jax.eval_shape(self.fresh_state)
         placed = lambda x, sharding: x.update(sharding=sharding)
         state = jax.tree.map(placed, state, state_shardings(state, self.mesh))
@@ -109,14 +111,21 @@ class Trainer:
             resident = "index" in batch and name != "index"
             sharding = batch_sharding(name, x.ndim, self.mesh, resident)
             batch[name] = x.update(sharding=sharding)
-        return bytes_needed(train_step.lower(state, batch, **self.options()).compile())
+        step = train_step.lower(state, batch, **self.options())
+        with ThreadPoolExecutor(1) as beside:
+            fresh = beside.submit(compile_create_state, *self._fresh())
+            needed = bytes_needed(step.compile())
+            fresh.result()
+        return needed
 
     def fresh_state(self) -> Any:
         """Before the first step."""
+        return create_state(*self._fresh())
+
+    def _fresh(self):
         task, config = self.task, self.config
-        return create_state(
-            task.module, task.inputs, self.tx, config.seed, config.model_ema, task.start, self.mesh
-        )
+        given = (task.module, task.inputs, self.tx, config.seed, config.model_ema, task.start)
+        return (*given, self.mesh)
 
     def options(self) -> dict[str, Any]:
         """Of `train_step`."""

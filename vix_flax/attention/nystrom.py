@@ -4,6 +4,7 @@ Xiong et al. 2021, arXiv:2102.03902. Cost O((n + m)·l·d + l³) for l landmarks
 q (b, n, h, d), k (b, m, h, d), v (b, m, h, e) -> (b, n, h, e)
 """
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -109,6 +110,7 @@ def segment_means(x: jax.Array, segments: int) -> jax.Array:
     return jnp.concatenate([*head, means(x[:, cut:], segments - longer)], axis=1).astype(x.dtype)
 
 
+@partial(jax.jit, static_argnames=("iterations", "per_matrix"))  # traced once for all layers
 def pseudo_inverse(x: jax.Array, iterations: int, per_matrix: bool = True) -> jax.Array:
     """The Moore–Penrose inverse of float32 matrices `(b, h, l, l)` by Newton–Schulz steps.
 

@@ -55,11 +55,21 @@ def create_state(
         variables: taken, as a copy, instead of drawn ones.
         mesh: where the state shall lie, cut by `state_shardings` as it is made.
     """
+    return _create(*_arguments(model, image, tx, seed, ema, variables, mesh))
+
+
+def compile_create_state(*args: Any, **kwargs: Any) -> None:
+    """Compiles what `create_state` of the same arguments will run, without running it."""
+    _create.lower(*_arguments(*args, **kwargs)).compile()
+
+
+def _arguments(model, image, tx, seed=0, ema=False, variables=None, mesh=None) -> tuple:
+    """Of `_create`, for those of `create_state`."""
     examples = image if isinstance(image, tuple) else (image,)
     shapes = tuple((tuple(example.shape), example.dtype) for example in examples)
     if variables is not None and mesh is not None:
         variables = jax.device_get(variables)  # they may lie on one device alone
-    return _create(np.uint32(seed), variables, model, tx, ema, shapes, mesh)
+    return np.uint32(seed), variables, model, tx, ema, shapes, mesh
 
 
 @partial(jax.jit, static_argnames=("model", "tx", "ema", "shapes", "mesh"))
