@@ -2,9 +2,10 @@
 
     python examples/distill.py
 
-Trains the teacher on the embedded digits, then the same student twice: on labels alone, and beside
-them on the teacher's probabilities. Any function of images can teach; here it is a Flax module.
-It shows how: on so few images, seen so briefly, a student gains nothing from its teacher yet.
+Takes about 55 seconds on 2 cores. Trains the teacher on the embedded digits, then the same student
+twice: on labels alone, and beside them on the teacher's probabilities. Any function of images can
+teach; here it is a Flax module. It shows how: on so few images, seen so briefly, a student gains
+nothing from its teacher yet.
 """
 
 import argparse
@@ -113,7 +114,7 @@ def train_student(data, augment, epochs, teacher=None, batch=32):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--epochs", type=int, default=16)
     epochs = parser.parse_args().epochs  # of the student; the teacher learns faster
     data = load_dataset("digits")
     augment = Augment(data.mean, data.std, crop_padding=1)

@@ -61,6 +61,7 @@ from vix_flax.wrappers import (
     DistillWrapper,
     Recorder,
     swap_attention,
+    update_target,
 )
 from vix_flax.zoo import (
     CCN,
@@ -114,5 +115,5 @@ __all__ = [
     "ViTRoPE", "ViX", "attention", "attention_maps", "attention_rollout", "convert",
     "count_params", "create_model", "features", "fine_tune_variables", "list_models", "mixers",
     "models", "over_image", "redraw_features", "resize_positions", "summarize", "swap_attention",
-    "wrappers",
+    "update_target", "wrappers",
 ]  # fmt: skip

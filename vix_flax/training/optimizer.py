@@ -78,7 +78,7 @@ def _depth(path: tuple, parallel: bool) -> tuple[int, ...]:
 def make_optimizer(
     opt: str,
     schedule: optax.Schedule,
-    weight_decay: float,
+    weight_decay: float = 0.01,
     clip_grad: float | None = None,
     layer_decay: float = 1.0,
 ) -> optax.GradientTransformation:
