@@ -23,6 +23,7 @@ from PIL import Image
 
 from vix_flax.cli import main, make_parser
 from vix_flax.data import load_dataset
+from vix_flax.presets import attention_grid, list_models
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("[a-z]*/*.md"), *ROOT.glob("vix_flax/data/*.md")])
@@ -114,6 +115,22 @@ def test_tables_between_markers_are_those_measured(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     tables = runpy.run_path(str(ROOT / "benchmarks" / "tables.py"))
     assert tables["filled"](README) == README, "run: python benchmarks/tables.py"
+
+
+def test_the_grid_is_the_zoos():
+    grid = attention_grid(list_models())
+    rows = re.search(r"<!-- grid -->\n(.*?)<!-- end -->", README, re.S)[1].splitlines()
+    cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+    attentions = [name.strip("`") for name in cells[0][1:]]
+    seen = []
+    for patterns, *marks in cells[2:]:
+        for name in (n for p in patterns.split() for n in list_models(p.strip("`"))):
+            seen.append(name)
+            for attention, mark in zip(attentions, marks, strict=True):
+                works, remark = grid[name].pop(attention)
+                assert (mark[0] == "✓", len(mark) > 1) == (works, bool(remark)), (name, attention)
+    assert sorted(seen) == list_models()
+    assert not any(grid.values())  # no attention is missing
 
 
 def test_commands_are_ones_the_parser_takes():

@@ -1,4 +1,5 @@
-"""The `vix` command: list, summary, data, augment, train, eval, compare, predict, attention, bench.
+"""The `vix` command: list, summary, data, augment, train, eval, compare, predict, attention, demo,
+bench.
 
 A user's mistake is one line on stderr and exit code 2; an interrupt is exit code 130.
 """
@@ -9,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vix_flax.bench_command import bench_command, scale_command
+from vix_flax.demo_command import demo_command
 from vix_flax.flags import DATA_FLAGS, add_cache, add_flags, add_set, add_train_flags
 from vix_flax.show import (
     attention_command,
@@ -124,6 +126,14 @@ def make_parser() -> argparse.ArgumentParser:
     sub.add_argument("folder", metavar="RUN")
     sub.add_argument("images", nargs="+", metavar="IMAGE")
     sub.add_argument("--top-k", type=int, default=3)
+    add_cache(sub)
+
+    text = "a local page: drop or draw an image, see classes and attention, compare runs"
+    sub = command("demo", demo_command, text)
+    sub.add_argument("folders", nargs="+", metavar="RUN")
+    sub.add_argument("--host", default="127.0.0.1", help="address (default: 127.0.0.1)")
+    sub.add_argument("--port", type=int, help="default: the first free one from 7860")
+    sub.add_argument("--top-k", type=int, default=3, help="classes shown (default: 3)")
     add_cache(sub)
 
     text = "images/s, memory and FLOPs of models, here (of attentions alone: vix bench scale)"

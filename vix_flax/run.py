@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -90,8 +91,7 @@ class Run:
             ValueError: it was trained without labels.
         """
         self.require_labels()
-        logits = jax.jit(self.model.apply)(self.variables, self.augment(images))
-        return np.asarray(jax.nn.softmax(logits))
+        return np.asarray(_probabilities(self.model, self.variables, self.augment(images)))
 
     def attention(self, image: np.ndarray) -> tuple[list[np.ndarray | None], np.ndarray | None]:
         """What each layer and head takes from where in an image `(h, w, c)` uint8.
@@ -127,6 +127,11 @@ class Run:
                 f"{self.folder} was trained without labels ({self.config.objective}): train its "
                 f"head first, vix train --init-from {self.folder}"
             )
+
+
+@partial(jax.jit, static_argnums=0)  # one program for all calls
+def _probabilities(model, variables, images):
+    return jax.nn.softmax(model.apply(variables, images))
 
 
 def saved_config(folder: str | Path) -> TrainConfig:
