@@ -10,6 +10,8 @@ import math
 import re
 from pathlib import Path
 
+import epochs
+import scale
 from peers import FIVE
 from record import RESULTS
 from turns import MEMORY, OURS, TIME, mean_ratio, ratio
@@ -22,6 +24,7 @@ CALLED = {
     "torch_compile": "torch, compiled",
     "torch_sdpa": "torch, its own attention function",
 }
+OWN = {"epochs": epochs, "scale": scale}  # scripts whose results have tables of their own
 RATIOS = {
     TIME: "**time, ours / the fastest of torch**",
     MEMORY: "memory, ours / the least of torch",
@@ -38,6 +41,8 @@ def saved_names():
 
 
 def saved_table(name):
+    if own := OWN.get(name.partition("_")[0]):
+        return own.saved_table(name)
     return "\n\n".join(table(title, rows) for title, rows in read(name)["measured"].items())
 
 

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 FOLDER = Path(__file__).parent.parent / "benchmarks"
-SCRIPTS = ["attention", "data", "inference", "startup", "swap", "tables", "train_step"]
+SCRIPTS = [
+    "attention", "data", "epochs", "inference", "scale", "startup", "swap", "tables", "train_step",
+]  # fmt: skip
 FIVE = ("vit", "vin", "vip", "vil", "fnet")
 
 
