@@ -22,11 +22,12 @@ def use_all_cores() -> int:
     asked = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
     if jax.config.jax_num_cpu_devices < 1 and not asked:
         with contextlib.suppress(RuntimeError):  # JAX has its devices already
-            jax.config.update("jax_num_cpu_devices", min(_cores(), MOST))
+            jax.config.update("jax_num_cpu_devices", min(count_cores(), MOST))
     return jax.local_device_count(backend="cpu")
 
 
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):  # what this process may use
+def count_cores() -> int:
+    """Those that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # macOS has none
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

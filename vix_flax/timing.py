@@ -1,6 +1,5 @@
 """How long a call takes, on which machine, with which versions."""
 
-import os
 import platform
 import statistics
 import time
@@ -12,6 +11,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+
+from vix_flax.cores import count_cores
 
 LEAST_CALLS = 3
 
@@ -64,8 +65,7 @@ def device_name() -> str:
             if line.startswith("model name"):
                 model = line.partition(":")[2].strip()
                 break
-    has_affinity = hasattr(os, "sched_getaffinity")  # macOS has none
-    return f"{model}, {len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count()} cores"
+    return f"{model}, {count_cores()} cores"
 
 
 def about() -> dict[str, Any]:
