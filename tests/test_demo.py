@@ -215,7 +215,14 @@ def folders(tmp_path_factory):
 def started(*folders):
     """A process of `vix demo`, and the URL that it prints."""
     command = [sys.executable, "-m", "vix_flax", "demo", *map(str, folders), NO_CACHE]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell has what it starts in the background ignore Ctrl-C, and so would this.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     for line in process.stdout:
         if found := re.match(r"http://127\.0\.0\.1:\d+/", line):
             return process, found.group()
