@@ -22,14 +22,13 @@ FIRST_STEP = """
 import time
 from vix_flax.cores import use_all_cores
 from vix_flax.launch import prepare
-from vix_flax.host_memory import collect_rarely, keep_freed_memory
+from vix_flax.host_memory import keep_freed_memory
 from vix_flax.recipes import recipe
 from vix_flax.run import dataset_of
 from vix_flax.training import train_step
 from vix_flax.training.mesh import put_batch
 from vix_flax.user_cache import keep_compiled_programs
 import jax
-collect_rarely()
 use_all_cores()
 keep_freed_memory()
 keep_compiled_programs()

@@ -1,7 +1,6 @@
-"""What a command does with memory: keeps what was freed, and looks for garbage less often."""
+"""On a CPU, keep freed memory in the process instead of returning it after every step."""
 
 import ctypes
-import gc
 import sys
 
 import jax
@@ -31,12 +30,3 @@ def keep_freed_memory() -> bool:
     jax.config.update("jax_cpu_enable_async_dispatch", False)
     options = {M_MMAP_MAX: 0, M_TRIM_THRESHOLD: 2**31 - 1, M_TOP_PAD: 2**26}
     return all([mallopt(option, value) for option, value in options.items()])  # noqa: C419 (all set)
-
-
-def collect_rarely() -> None:
-    """Has Python's garbage collector run a hundred times less often.
-
-    Tracing makes objects by the million that live as long as the program does; to look through them
-    again and again is a tenth of the time to the first step (`benchmarks/startup.py`).
-    """
-    gc.set_threshold(100_000, 50, 100)

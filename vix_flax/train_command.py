@@ -16,7 +16,7 @@ from vix_flax.user_cache import keep_compiled_programs
 def train_command(args: argparse.Namespace) -> int:
     """`vix train`: reports each epoch, then a table and where everything is."""
     from vix_flax.cores import use_all_cores
-    from vix_flax.host_memory import collect_rarely, keep_freed_memory
+    from vix_flax.host_memory import keep_freed_memory
     from vix_flax.processes import is_first, join
 
     if args.distributed:
@@ -36,7 +36,6 @@ def train_command(args: argparse.Namespace) -> int:
         out.print(ask_for_determinism())
     config = config_from(args)
     keep_freed_memory()
-    collect_rarely()
     if not args.no_compilation_cache:
         keep_compiled_programs()
     result = _trained(args, config, output)
