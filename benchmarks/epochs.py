@@ -30,14 +30,11 @@ LR = 2e-3
 
 def measure(name, args, output):
     """Rows of each epoch, and accuracy on test images."""
-    config = recipe(args.dataset, name)
+    config = recipe(args.dataset, name).for_epochs(args.epochs)
     fields = {**config.model_fields, **parse_assignments(args.set)}
-    config = dataclasses.replace(
-        config, data_dir=args.data_dir, model_fields=fields, epochs=args.epochs,
-        warmup_epochs=config.warmup_epochs * args.epochs / config.epochs, lr=args.lr,
-    )  # fmt: skip
+    config = dataclasses.replace(config, data_dir=args.data_dir, model_fields=fields, lr=args.lr)
     run = History.read(train(config, f"{output}/{name}").folder)
-    rows = [{name: row[name] for name in KEPT} for row in run.rows]
+    rows = [{key: row[key] for key in KEPT} for row in run.rows]
     return {
         "test_accuracy": run.test["test_accuracy"],
         "params": run.test["params"],

@@ -106,11 +106,8 @@ def main():
         else:
             config = recipe(args.dataset, "vit")
             fields = {**config.model_fields, **parse_assignments(args.set)}
-            epochs = args.epochs or config.epochs
-            config = dataclasses.replace(
-                config, data_dir=args.data_dir, model_fields=fields, epochs=epochs,
-                warmup_epochs=config.warmup_epochs * epochs / config.epochs,
-            )  # fmt: skip
+            config = dataclasses.replace(config, data_dir=args.data_dir, model_fields=fields)
+            config = config.for_epochs(args.epochs or config.epochs)
             folder = train(config, output, on_epoch=lambda row: print(row, flush=True)).folder
         run = Run.load(folder)
         data = load_dataset(run.config.dataset, args.data_dir or run.config.data_dir)

@@ -40,6 +40,10 @@ def test_runs_that_are_called_alike_get_their_folders_names(tmp_path):
         History.read(run_in(tmp_path / "c", [0.1], attention="nystrom")),
     ]
     assert labels(runs) == ["vit, a", "vit, b", "vit (nystrom)"]
+    (tmp_path / "other").mkdir()
+    other = History.read(run_in(tmp_path / "other" / "a", [0.1]))
+    apart = [f"vit, {run.folder}" for run in (runs[0], other)]
+    assert labels([*runs, other]) == [apart[0], "vit, b", "vit (nystrom)", apart[1]]
 
 
 def test_the_command_prints_a_row_for_each_and_draws(tmp_path, capsys):

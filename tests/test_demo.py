@@ -11,6 +11,7 @@ import subprocess
 import sys
 import urllib.request
 from importlib.util import find_spec
+from pathlib import Path
 from types import SimpleNamespace
 
 import jax
@@ -140,9 +141,8 @@ def test_without_its_data_set_a_run_has_no_examples(loaded, tmp_path):
 
 def test_runs_have_names_that_differ():
     def run(model, folder, **fields):
-        return SimpleNamespace(
-            config=SimpleNamespace(model=model, model_fields=fields), folder=folder
-        )
+        config = SimpleNamespace(model=model, model_fields=fields)
+        return SimpleNamespace(config=config, folder=Path(folder))
 
     runs = [run("vit", "a/x"), run("vit", "b/x"), run("vit", "c", attention="linear")]
     assert names_of(runs) == ["vit, a/x", "vit, b/x", "vit (linear)"]

@@ -70,13 +70,9 @@ def test_one_line_makes_it_small(path):
     assert any(line in source for source in sources[:2])
 
 
-@pytest.mark.parametrize(
-    "path", [*NOTEBOOKS, ROOT / "notebooks" / "README.md"], ids=[*NAMES, "README"]
-)
+@each
 def test_links_between_files_lead_somewhere(path):
-    read = path.suffix == ".md"
-    text = path.read_text() if read else "\n".join(cells(path, "markdown"))
-    links = re.findall(r"\]\((?!https?:)([^)#]+)", text)
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", "\n".join(cells(path, "markdown")))
     assert links
     for link in links:
         assert (path.parent / link).exists(), link

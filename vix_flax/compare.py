@@ -1,9 +1,10 @@
 """`vix compare`: finished and unfinished runs in one table and one picture, from their metrics."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from vix_flax.run_folder import CONFIG, METRICS, TEST
 
@@ -38,7 +39,7 @@ class History:
             rows = tuple(map(json.loads, (folder / METRICS).read_text().splitlines()))
             finished = folder / TEST
             test = json.loads(finished.read_text()) if finished.exists() else {}
-            model, attention = config["model"], config["model_fields"].get("attention")
+            model = called(config["model"], config["model_fields"])
             dataset = config["dataset"]
         except FileNotFoundError as error:
             raise ValueError(f"{folder} is no run: it has no {Path(error.filename).name}") from None
@@ -46,7 +47,7 @@ class History:
             raise ValueError(f"{folder} cannot be read: {error!r}") from None
         if not rows:
             raise ValueError(f"{folder} has not finished an epoch yet")
-        return cls(folder, f"{model} ({attention})" if attention else model, dataset, rows, test)
+        return cls(folder, model, dataset, rows, test)
 
     def best(self, metric: str) -> float | None:
         """The best of a validation metric over all epochs; None where there is none."""
@@ -62,9 +63,22 @@ class History:
 
 
 def labels(runs: Sequence[History]) -> list[str]:
-    """A name for each run: its model's, with the folder's where two are alike."""
-    names = [run.model for run in runs]
-    return [
-        name if names.count(name) == 1 else f"{name}, {run.folder.name}"
-        for name, run in zip(names, runs, strict=True)
-    ]
+    """A name for each run."""
+    return told_apart([run.model for run in runs], [run.folder for run in runs])
+
+
+def called(model: str, fields: Mapping[str, Any]) -> str:
+    """What a model of these fields is called: its name, and its attention if that was changed."""
+    attention = fields.get("attention")
+    return f"{model} ({attention})" if attention else model
+
+
+def told_apart(names: Sequence[str], folders: Sequence[Path]) -> list[str]:
+    """The names; where two are alike, with their folders' names, or with their whole paths."""
+    told = list(names)
+    for told_by in (lambda folder: folder.name, str):
+        told = [
+            was if told.count(was) == 1 else f"{name}, {told_by(folder)}"
+            for was, name, folder in zip(told, names, folders, strict=True)
+        ]
+    return told

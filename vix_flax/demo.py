@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image
 
+from vix_flax.compare import called, told_apart
 from vix_flax.data.image_file import decode_image
 from vix_flax.run import Run, dataset_of
 
@@ -118,15 +119,9 @@ def overlay(image: np.ndarray, weights: np.ndarray | None) -> Image.Image:
 
 
 def names_of(runs: Sequence[Run]) -> list[str]:
-    """The model's name and its attention, if it was changed; where two are alike, the folder's."""
-    names = []
-    for run in runs:
-        attention = run.config.model_fields.get("attention")
-        names.append(f"{run.config.model} ({attention})" if attention else run.config.model)
-    return [
-        name if names.count(name) == 1 else f"{name}, {run.folder}"
-        for name, run in zip(names, runs, strict=True)
-    ]
+    """A name for each run, as in `vix compare`."""
+    names = [called(run.config.model, run.config.model_fields) for run in runs]
+    return told_apart(names, [run.folder for run in runs])
 
 
 def examples(run: Run) -> list[bytes]:

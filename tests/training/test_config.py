@@ -98,3 +98,10 @@ def test_a_config_does_not_change():
 def test_layers_of_a_wrapper_learn_alike(objective):
     with pytest.raises(ValueError, match=rf"layer_decay=0\.5 must be 1 with {objective}"):
         TrainConfig(objective=objective, layer_decay=0.5)
+
+
+def test_other_epochs_keep_the_warm_ups_share():
+    config = TrainConfig(epochs=40, warmup_epochs=2)
+    assert config.for_epochs(10) == TrainConfig(epochs=10, warmup_epochs=0.5)
+    with pytest.raises(ValueError, match="epochs=0"):
+        config.for_epochs(0)

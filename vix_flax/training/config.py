@@ -140,6 +140,11 @@ class TrainConfig:
                     f"objective={self.objective!r} has no use for {name}: leave it out"
                 )
 
+    def for_epochs(self, epochs: int) -> "TrainConfig":
+        """The same, cut or stretched to so many epochs: the warm-up keeps its share of them."""
+        warmup = self.warmup_epochs * epochs / self.epochs
+        return dataclasses.replace(self, epochs=epochs, warmup_epochs=warmup)
+
     def _check_type(self, name: str, hint: Any) -> None:
         value, kinds = getattr(self, name), get_args(hint) or (hint,)
         if get_origin(hint) is Mapping:

@@ -128,5 +128,5 @@ def plot_comparison(path: Path, runs: dict[str, Sequence[dict[str, float]]], tit
     for axes in (by_epoch, by_time):
         axes.grid(alpha=0.3)
     by_epoch.xaxis.get_major_locator().set_params(integer=True)
-    by_epoch.legend(fontsize=8)
+    figure.legend(*by_epoch.get_legend_handles_labels(), fontsize=8, loc="outside right center")
     figure.savefig(path, dpi=120)
