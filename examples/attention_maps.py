@@ -2,7 +2,7 @@
 
     python examples/attention_maps.py [PICTURE]
 
-Takes about 45 seconds on 2 cores and writes `attention_maps.png`. Attentions that never form such
+Takes about 35 seconds on 2 cores and writes `attention_maps.png`. Attentions that never form such
 maps have them, too: make MODEL "vin". `vix attention RUN IMAGE` draws the same of any run.
 """
 

@@ -2,7 +2,7 @@
 
     python examples/byol.py
 
-Takes about 35 seconds on 2 cores. A label is used only to look at what was learned.
+Takes about 30 seconds on 2 cores. A label is used only to look at what was learned.
 """
 
 from functools import partial

@@ -2,7 +2,7 @@
 
     python examples/classify.py
 
-Takes about 45 seconds on 2 cores. `vix train` does the same with everything around it.
+Takes about 30 seconds on 2 cores. `vix train` does the same with everything around it.
 """
 
 import jax

@@ -2,7 +2,7 @@
 
     python examples/distill.py
 
-Takes about 55 seconds on 2 cores. Trains the teacher on the embedded digits, then the same student
+Takes about 35 seconds on 2 cores. Trains the teacher on the embedded digits, then the same student
 twice: on labels alone, and beside them on the teacher's probabilities. Any function of images can
 teach; here it is a Flax module. It shows how: on so few images, seen so briefly, a student gains
 nothing from its teacher yet.

@@ -2,7 +2,7 @@
 
     python examples/new_attention.py
 
-Takes about 40 seconds on 2 cores. CONTRIBUTING.md says how it becomes part of the library.
+Takes about 20 seconds on 2 cores. CONTRIBUTING.md says how it becomes part of the library.
 """
 
 import jax.numpy as jnp

@@ -2,7 +2,7 @@
 
     python examples/own_images.py [FOLDER]
 
-Takes about 20 seconds on 2 cores. FOLDER has `train/<class>/*.png` (or JPEG, WebP …), and `val/`
+Takes about 15 seconds on 2 cores. FOLDER has `train/<class>/*.png` (or JPEG, WebP …), and `val/`
 and `test/` alike, if you have them; without one it is made, of digits, and removed at the end.
 `vix train --dataset folder --data-dir FOLDER` does the same with everything around it.
 """

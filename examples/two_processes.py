@@ -2,7 +2,7 @@
 
     python examples/two_processes.py
 
-Takes about 30 seconds on 2 cores. It starts itself twice; on a cluster the scheduler does, and
+Takes about 20 seconds on 2 cores. It starts itself twice; on a cluster the scheduler does, and
 `join()` finds out who is there. `vix train --distributed` does the same with everything around it.
 """
 
