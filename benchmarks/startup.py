@@ -19,7 +19,7 @@ from record import save
 
 IMPORTS = "import jax, jax.numpy, flax.linen"
 FIRST_STEP = """
-import time
+import gc
 from vix_flax.cores import use_all_cores
 from vix_flax.launch import prepare
 from vix_flax.host_memory import keep_freed_memory
@@ -29,6 +29,7 @@ from vix_flax.training import train_step
 from vix_flax.training.mesh import put_batch
 from vix_flax.user_cache import keep_compiled_programs
 import jax
+gc.freeze()
 use_all_cores()
 keep_freed_memory()
 keep_compiled_programs()

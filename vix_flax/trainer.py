@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,12 @@ from vix_flax.preflight import GIB, bytes_needed
 from vix_flax.processes import is_first, stop_together, together
 from vix_flax.run_folder import CHECKPOINT, METRICS, TEST, write_aside
 from vix_flax.task import Task
-from vix_flax.training import TrainConfig, create_state, fit, train_step
+from vix_flax.training import TrainConfig, fit, train_step
 from vix_flax.training.checkpoint import Checkpoints
 from vix_flax.training.loop import each_step, require_finite
 from vix_flax.training.mesh import batch_sharding, put_batch, put_whole, state_shardings
 from vix_flax.training.plots import plot_confusion, plot_curves
-from vix_flax.training.state import compile_create_state
+from vix_flax.training.state import StateProgram
 
 
 @dataclass(frozen=True)
@@ -101,31 +102,28 @@ class Trainer:
     batches: TrainBatches
     mesh: Mesh
 
-    def bytes_needed(self) -> int:
-        """Of a training step, on each device; compiles it and, beside it, what makes the state."""
-        state = jax.eval_shape(self.fresh_state)
-        placed = lambda x, sharding: x.update(sharding=sharding)
-        state = jax.tree.map(placed, state, state_shardings(state, self.mesh))
-        batch = self.batches.shapes()
-        for name, x in batch.items():
-            resident = "index" in batch and name != "index"
-            sharding = batch_sharding(name, x.ndim, self.mesh, resident)
-            batch[name] = x.update(sharding=sharding)
-        step = train_step.lower(state, batch, **self.options())
-        with ThreadPoolExecutor(1) as beside:
-            fresh = beside.submit(compile_create_state, *self._fresh())
-            needed = bytes_needed(step.compile())
-            fresh.result()
-        return needed
-
-    def fresh_state(self) -> Any:
-        """Before the first step."""
-        return create_state(*self._fresh())
-
-    def _fresh(self):
+    @cached_property
+    def fresh_state(self) -> StateProgram:
+        """Called, it gives the state before the first step."""
         task, config = self.task, self.config
         given = (task.module, task.inputs, self.tx, config.seed, config.model_ema, task.start)
-        return (*given, self.mesh)
+        return StateProgram(*given, self.mesh)
+
+    def bytes_needed(self) -> int:
+        """Of a training step, on each device; compiles it and, beside it, what makes the state."""
+        state = self.fresh_state.shapes
+        with ThreadPoolExecutor(1) as beside:
+            compiled = beside.submit(lambda: self.fresh_state.compiled)
+            placed = lambda x, sharding: x.update(sharding=sharding)
+            state = jax.tree.map(placed, state, state_shardings(state, self.mesh))
+            batch = self.batches.shapes()
+            for name, x in batch.items():
+                resident = "index" in batch and name != "index"
+                sharding = batch_sharding(name, x.ndim, self.mesh, resident)
+                batch[name] = x.update(sharding=sharding)
+            needed = bytes_needed(train_step.lower(state, batch, **self.options()).compile())
+            compiled.result()
+        return needed
 
     def options(self) -> dict[str, Any]:
         """Of `train_step`."""

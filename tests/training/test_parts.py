@@ -7,12 +7,8 @@ from vix_flax.training import parts
 from vix_flax.training.objective import Classify, OwnLoss
 from vix_flax.training.parts import each_image_alone, parts_in_cache
 
-
-def forward_keeping(count):
-    """A loss whose backward pass keeps one array of `count` float32 numbers."""
-    inputs = jax.ShapeDtypeStruct((count,), jnp.float32)
-    x = jnp.zeros(inputs.shape)
-    return lambda scale: ((scale * x).sum(), None)
+# 4,000 bytes
+KEPT = (jax.ShapeDtypeStruct((900,), jnp.float32), jnp.zeros((10, 20), jnp.bfloat16))
 
 
 @pytest.fixture
@@ -29,15 +25,13 @@ def kept(monkeypatch):
 )
 def test_there_are_the_fewest_parts_that_keep_little(kept, size, least, expected):
     kept(size)
-    scale = jax.ShapeDtypeStruct((), jnp.float32)
-    assert parts_in_cache(forward_keeping(1000), scale, 12, least, None) == expected
+    assert parts_in_cache(KEPT, 12, least, None) == expected
 
 
 def test_a_gpu_sees_the_whole_batch(kept):
     kept(None)
-    scale = jax.ShapeDtypeStruct((), jnp.float32)
-    assert parts_in_cache(forward_keeping(1000), scale, 12, 1, None) == 1
-    assert parts_in_cache(forward_keeping(1000), scale, 12, 3, None) == 3
+    assert parts_in_cache(KEPT, 12, 1, None) == 1
+    assert parts_in_cache(KEPT, 12, 3, None) == 3
 
 
 def test_a_batch_is_kept_whole_where_images_read_their_mates():

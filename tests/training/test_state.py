@@ -6,6 +6,7 @@ import pytest
 from flax import linen as nn
 
 from vix_flax.training import create_state, make_optimizer, make_schedule
+from vix_flax.training.state import StateProgram
 
 IMAGE = jax.ShapeDtypeStruct((1, 8, 8, 1), "float32")
 TX = make_optimizer("adamw", make_schedule("constant", 1e-3, 10), 0.01)
@@ -74,3 +75,14 @@ def test_the_variables_are_those_of_the_model(state):
     abstract = jax.eval_shape(MODEL.init, jax.random.key(0), IMAGE)
     shapes = lambda tree: jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree)
     assert shapes(state.eval_variables) == shapes(abstract)
+
+
+def test_a_program_gives_the_same_state_and_its_shapes_without_being_compiled(state):
+    program = StateProgram(MODEL, IMAGE, TX, seed=0, ema=True)
+    shapes = lambda tree: jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree)
+    assert shapes(program.shapes) == shapes(state)
+    made = program()
+    assert made.rng == state.rng
+    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+    given = lambda s: (s.step, s.params, s.extra, s.opt_state, s.ema)
+    jax.tree.map(close, given(made), given(state))

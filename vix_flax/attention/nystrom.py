@@ -123,13 +123,15 @@ def pseudo_inverse(x: jax.Array, iterations: int, per_matrix: bool = True) -> ja
     columns = jnp.abs(x).sum(axis=-2).max(axis=axes, keepdims=True)
     identity = jnp.eye(x.shape[-1], dtype=x.dtype)
     z = x.swapaxes(-1, -2) / (rows * columns)[..., None]
-    for _ in range(iterations):
+
+    def step(z, _):
         y = jnp.matmul(x, z, precision=PRECISE)
         inner = 15 * identity - jnp.matmul(y, 7 * identity - y, precision=PRECISE)
-        z = 0.25 * jnp.matmul(
-            z, 13 * identity - jnp.matmul(y, inner, precision=PRECISE), precision=PRECISE
-        )
-    return z
+        inner = 13 * identity - jnp.matmul(y, inner, precision=PRECISE)
+        return 0.25 * jnp.matmul(z, inner, precision=PRECISE), None
+
+    # A loop: unrolled, no step is faster, and the first one of a process is 0.3 s later.
+    return jax.lax.scan(step, z, length=iterations)[0]
 
 
 def convolve_tokens(v: jax.Array, kernel: jax.Array, block: int = 128) -> jax.Array:

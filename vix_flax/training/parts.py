@@ -8,7 +8,6 @@ best left to see the whole batch.
 
 import math
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import jax
@@ -17,14 +16,11 @@ from jax.sharding import Mesh
 KEPT_BYTES = {"cpu": 48 * 2**20}  # of a part, on all devices together; elsewhere: no limit
 
 
-def parts_in_cache(
-    forward: Callable, params: Any, images: int, least: int, mesh: Mesh | None
-) -> int:
+def parts_in_cache(kept: Any, images: int, least: int, mesh: Mesh | None) -> int:
     """The fewest parts of a batch of which a backward pass keeps little; `least` on a GPU or TPU.
 
     Args:
-        forward: params → (loss of the whole batch, what else there is); traced, never run.
-        params: or their shapes.
+        kept: arrays, of the whole batch: what `jax.vjp` returned, or anything with such leaves.
         images: in the batch.
         least: parts that there are anyway; their number is a multiple of it.
         mesh: whose devices must share every part.
@@ -33,17 +29,10 @@ def parts_in_cache(
     platform = jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
     if platform not in KEPT_BYTES:
         return least
-    kept = sum(
-        math.prod(x.shape) * x.dtype.itemsize
-        for x in jax.tree.leaves(jax.eval_shape(partial(_kept, forward), params))
-    )
+    size = sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(kept))
     possible = [n for n in range(least, images + 1, least) if images % (n * devices) == 0]
-    small = [n for n in possible if kept <= n * KEPT_BYTES[platform]]
+    small = [n for n in possible if size <= n * KEPT_BYTES[platform]]
     return min(small, default=max(possible, default=least))
-
-
-def _kept(forward, params):
-    return jax.vjp(forward, params, has_aux=True)[1]
 
 
 def each_image_alone(apply_fn: Callable, objective: Callable, collections: Any) -> bool:

@@ -1,6 +1,6 @@
 """Everything a run needs to go on: parameters, other collections, optimizer state, rng and step."""
 
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import jax
@@ -13,6 +13,9 @@ from jax.sharding import Mesh
 
 from vix_flax.training.mesh import keep_cut
 from vix_flax.training.optimizer import evaluated_params
+
+# Options for a program that runs once.
+COMPILED_ONCE = {"cpu": {"xla_backend_optimization_level": 0}}
 
 
 class TrainState(train_state.TrainState):
@@ -58,9 +61,33 @@ def create_state(
     return _create(*_arguments(model, image, tx, seed, ema, variables, mesh))
 
 
-def compile_create_state(*args: Any, **kwargs: Any) -> None:
-    """Compiles what `create_state` of the same arguments will run, without running it."""
-    _create.lower(*_arguments(*args, **kwargs)).compile()
+class StateProgram:
+    """`create_state` of these arguments: traced at once, compiled when asked to, run when called.
+
+    It runs once, so that XLA's CPU compiler is told to hurry. That takes half the time; the last
+    bits of what is drawn may differ from those that `create_state` draws.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        self._given = _arguments(*args, **kwargs)
+        self._lowered = _create.lower(*self._given)
+
+    @property
+    def shapes(self) -> TrainState:
+        """Of the state: a `jax.ShapeDtypeStruct` for each array."""
+        return self._lowered.out_info
+
+    @cached_property
+    def compiled(self) -> jax.stages.Compiled:
+        """The program; compiling takes seconds, the first time that it is asked for."""
+        mesh = self._given[-1]
+        platform = jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
+        return self._lowered.compile(COMPILED_ONCE.get(platform))
+
+    def __call__(self) -> TrainState:
+        """The state."""
+        seed, variables, *_ = self._given
+        return self.compiled(seed, variables)
 
 
 def _arguments(model, image, tx, seed=0, ema=False, variables=None, mesh=None) -> tuple:

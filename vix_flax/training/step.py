@@ -90,15 +90,17 @@ def _learn(state, images, labels, *, augment, mix, objective, ema_decay, accumul
         rngs = {"dropout": dropout_key}
         return objective(state.apply_fn, {"params": params, **extra}, images, labels, rngs, context)
 
-    if each_image_alone(state.apply_fn, objective, state.extra):
-        whole = lambda params: loss_of(params, state.extra, images, labels, dropout_key)
-        accumulate = parts_in_cache(whole, state.params, len(images), accumulate, mesh)
-    forward_backward = jax.value_and_grad(loss_of, has_aux=True)
+    extra, divisible = state.extra, each_image_alone(state.apply_fn, objective, state.extra)
+    if divisible or accumulate == 1:
+        whole = lambda params: loss_of(params, extra, images, labels, dropout_key)
+        loss, backward, (metrics, updates) = jax.vjp(whole, state.params, has_aux=True)
+    if divisible:
+        accumulate = parts_in_cache(backward, len(images), accumulate, mesh)
     if accumulate == 1:
-        given = (state.extra, images, labels, dropout_key)
-        (loss, (metrics, updates)), grads = forward_backward(state.params, *given)
-        extra = {**state.extra, **updates}
-    else:
+        (grads,) = backward(jnp.ones_like(loss))
+        extra = {**extra, **updates}
+    else:  # no result of the pass above is used: XLA does not even see it
+        forward_backward = jax.value_and_grad(loss_of, has_aux=True)
 
         def part(carried, given):
             extra, grads = carried
@@ -111,7 +113,7 @@ def _learn(state, images, labels, *, augment, mix, objective, ema_decay, accumul
         zeros = jax.tree.map(jnp.zeros_like, state.params)
         keys = jax.random.split(dropout_key, accumulate)
         (extra, grads), metrics = jax.lax.scan(
-            part, (state.extra, zeros), (parted(images), parted(labels), keys)
+            part, (extra, zeros), (parted(images), parted(labels), keys)
         )
         metrics = jax.tree.map(lambda x: x.mean(axis=0), metrics)
         loss = metrics.pop("loss")
