@@ -56,22 +56,30 @@ class Softmax(nn.Module):
         rate = self.attention_dropout if train else 0.0
         keys = jax.random.split(self.make_rng("dropout"), b) if rate else None
         mix_scores, mix_weights = self.head_mixing(h)
+        unmixed = mix_scores is _as_it_is and mix_weights is _as_it_is
 
         def attend(q, k, v, keys, bias):
             scores = attention_scores(q * scale, k)
             if bias is not None:
                 scores = scores + bias
-            weights = nn.softmax(mix_scores(scores), axis=-1)
+            scores = mix_scores(scores)
+            top = jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True))
+            weights = jnp.exp(scores - top)
+            total = weights.sum(axis=-1, keepdims=True)
+            if not unmixed:
+                weights, total = weights / total, 1.0
             if rate:
                 keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, weights.shape[1:]))
                 weights = jnp.where(keep(keys), weights / (1 - rate), 0)
             weights = mix_weights(weights).astype(v.dtype)
             if v.shape[2] == 1:
-                return jnp.einsum("bhnm,bme->bnhe", weights, v[:, :, 0])
-            return jnp.einsum("bhnm,bmhe->bnhe", weights, v)
+                out = jnp.einsum("bhnm,bme->bhne", weights, v[:, :, 0])
+            else:
+                out = jnp.einsum("bhnm,bmhe->bhne", weights, v)
+            # Divided this late: results are n × e, weights n × m.
+            return (out / total).astype(v.dtype).swapaxes(1, 2)
 
         bytes_per_image = h * n * k.shape[1] * 4
-        unmixed = mix_scores is _as_it_is and mix_weights is _as_it_is
         if b * bytes_per_image > _budget() and unmixed and not rate and bias is None:
             return tiled_attention(q * scale, k, v)
         group = _images_at_once(b, bytes_per_image)
