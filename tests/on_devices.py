@@ -1,7 +1,8 @@
 """`python on_devices.py JOBS`: trains on eight simulated devices, one job after the other.
 
-A job is `{"folder", "config"}` and, optionally, `"stop"`: after how many of its steps. Prints how
-often each job compiled a training step, as JSON.
+A job is `{"folder", "config"}` and, optionally, `"stop"`, after how many of its steps, and
+`"kept"`, bytes that a backward pass may keep. Prints how often each job compiled a training step,
+as JSON.
 """
 
 import contextlib
@@ -14,8 +15,9 @@ import jax
 
 from vix_flax.launch import train
 from vix_flax.trainer import Stopped
-from vix_flax.training import TrainConfig
+from vix_flax.training import TrainConfig, parts
 
+KEPT_BYTES = parts.KEPT_BYTES
 FLAG = "--xla_force_host_platform_device_count=8"
 
 
@@ -36,6 +38,7 @@ def main(jobs):
     logging.getLogger("jax").propagate = False
     counts = []
     for job in jobs:
+        parts.KEPT_BYTES = {"cpu": job["kept"]} if "kept" in job else KEPT_BYTES
         seen, taken = Compilations("jit(train_step)"), []
         logging.getLogger("jax").addHandler(seen)
         with contextlib.suppress(Stopped):

@@ -41,8 +41,15 @@ def flops_of(f, *shapes):
 
 def test_flops_of_a_matrix_product_and_of_its_gradient():
     assert flops_of(jnp.matmul, (3, 5), (5, 7)) == 2 * 3 * 5 * 7
-    both = jax.grad(lambda a, b: (a @ b).sum(), argnums=(0, 1))
+    both = jax.value_and_grad(lambda a, b: (a @ b).sum(), argnums=(0, 1))
     assert flops_of(both, (3, 5), (5, 7)) == 2 * (2 * 3 * 5 * 7) + 2 * 3 * 5 * 7
+
+
+def test_what_nobody_uses_is_not_counted():
+    gradient = jax.grad(lambda a, b: (a @ b).sum(), argnums=(0, 1))
+    assert flops_of(gradient, (3, 5), (5, 7)) == 2 * (2 * 3 * 5 * 7)
+    inside = jax.jit(lambda a: (a @ a, a)[1])
+    assert flops_of(lambda a: (inside(a), a @ a @ a)[0], (4, 4)) == 0
 
 
 def test_a_scans_body_counts_as_often_as_it_runs_and_the_larger_branch_once():

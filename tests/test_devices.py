@@ -121,6 +121,21 @@ CASES = {
 
 
 @SLOW
+def test_parts_of_a_batch_change_nothing_where_each_device_has_its_own(tmp_path):
+    config = dataclasses.replace(DROPPING, model_fields={**DROPPING.model_fields, "dropout": 0.0})
+    folders, counts = train_all(
+        tmp_path,
+        one=dict(config=meshed(config, "data=1")),
+        few=dict(config=meshed(config, "data=1"), kept=1),
+        many=dict(config=meshed(config, "data=8"), kept=1),
+        cut=dict(config=meshed(config, "data=2,fsdp=4"), kept=1),
+    )
+    for name in ("few", "many", "cut"):
+        assert_same_run(folders[name], folders["one"], rtol=1e-4)
+    assert counts == [1, 1, 1, 1]
+
+
+@SLOW
 @pytest.mark.parametrize("name", CASES)
 def test_whatever_is_trained(name, tmp_path):
     config, changes = CASES[name]

@@ -38,7 +38,7 @@ def products(jaxpr: Any, scope: tuple[str, ...] = (), times: int = 1) -> Iterato
     Linen names the scope of each module, so an equation knows where it comes from: the class
     of the model, then names; method scopes carry a dot and einsum's a comma, and are left out.
     """
-    for eqn in getattr(jaxpr, "jaxpr", jaxpr).eqns:
+    for eqn in _used(getattr(jaxpr, "jaxpr", jaxpr)):
         names = str(eqn.source_info.name_stack).split("/")
         path = (*scope, *(n for n in names if n and "." not in n and "," not in n))
         runs = times
@@ -55,6 +55,16 @@ def products(jaxpr: Any, scope: tuple[str, ...] = (), times: int = 1) -> Iterato
         if count:
             held = math.prod(eqn.outvars[0].aval.shape) * eqn.outvars[0].aval.dtype.itemsize
             yield Product(path[1:], runs * count, held)
+
+
+def _used(jaxpr):
+    """Its equations without those whose results nobody needs, as XLA would run them."""
+    needed, used = set(map(id, jaxpr.outvars)), []
+    for eqn in reversed(jaxpr.eqns):
+        if eqn.effects or any(id(out) in needed for out in eqn.outvars):
+            needed.update(map(id, eqn.invars))
+            used.append(eqn)
+    return reversed(used)
 
 
 def _flops(eqn) -> int:

@@ -4,8 +4,14 @@ import pytest
 
 from vix_flax import create_model
 from vix_flax.training import parts
+from vix_flax.training.mesh import make_mesh
 from vix_flax.training.objective import Classify, OwnLoss
-from vix_flax.training.parts import each_image_alone, parts_in_cache
+from vix_flax.training.parts import (
+    each_image_alone,
+    many_copies,
+    on_each_device,
+    parts_in_cache,
+)
 
 # 4,000 bytes
 KEPT = (jax.ShapeDtypeStruct((900,), jnp.float32), jnp.zeros((10, 20), jnp.bfloat16))
@@ -41,3 +47,19 @@ def test_a_batch_is_kept_whole_where_images_read_their_mates():
     assert not each_image_alone(plain.apply, Classify(), {"batch_stats": {}})
     assert not each_image_alone(plain.apply, OwnLoss(), {})
     assert not each_image_alone(plain.apply, lambda *_: 0, {})
+
+
+def test_a_device_that_is_alone_has_no_copies():
+    assert not many_copies(None)
+    assert not many_copies(make_mesh("data=1"))  # several: tests/test_devices.py
+
+
+def test_each_device_has_its_images_and_a_key_of_its_own():
+    def gradient(params, extra, images, labels, key, context):
+        return (params + images.sum() + labels.sum() + context, jax.random.uniform(key)), extra
+
+    key, one = jax.random.key(0), jnp.ones(())
+    run = jax.jit(on_each_device(gradient, make_mesh("data=1")))
+    (total, drawn), extra = run(one, 5 * one, jnp.ones((4, 2)), jnp.ones(4), key, one)
+    assert (total, extra) == (1 + 8 + 4 + 1, 5)
+    assert drawn == jax.random.uniform(jax.random.fold_in(key, 0))

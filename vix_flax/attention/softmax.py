@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from vix_flax.attention.tiled import tiled_attention
+from vix_flax.attention.tiled import devices_sharing, tiled_attention
 from vix_flax.checks import require_rates
 
 # Scores larger than this are formed a few images at a time, or in tiles where nothing is done to
@@ -125,8 +125,8 @@ def _images_at_once(batch: int, bytes_per_image: int) -> int:
     """The largest divisor of the batch whose scores stay within the budget of the devices, which
     share it evenly where they can; at least one image, or one for each device.
     """
-    least = jax.device_count() if batch % jax.device_count() == 0 else 1
-    most = max(least, min(batch, _budget() * jax.device_count() // bytes_per_image))
+    least = devices_sharing(batch)
+    most = max(least, min(batch, _budget() * least // bytes_per_image))
     return next(n for n in range(most, 0, -1) if batch % n == 0 and n % least == 0)
 
 

@@ -39,12 +39,18 @@ def _tile(batch: int, queries: int, keys: int) -> tuple[int, int]:
     """Images and queries of a tile: as many queries as fit, then as many images; devices share the
     images evenly where they can."""
     room = TILE_BYTES.get(jax.default_backend(), TILE_BYTES_ELSEWHERE) // (4 * keys)  # rows
-    devices = jax.device_count() if batch % jax.device_count() == 0 else 1
+    devices = devices_sharing(batch)
     chunks = -(-queries // max(1, min(queries, room)))
     rows = -(-queries // chunks)
     most = max(1, room // rows) * devices
     images = next(n for n in range(min(most, batch), 0, -1) if batch % n == 0 and n % devices == 0)
     return images, rows
+
+
+def devices_sharing(batch: int) -> int:
+    """How many devices a batch is cut over; 1 inside `shard_map`, where it is one device's own."""
+    count = 1 if jax.sharding.get_abstract_mesh().manual_axes else jax.device_count()
+    return count if batch % count == 0 else 1
 
 
 @jax.custom_vjp

@@ -12,7 +12,13 @@ from jax.sharding import Mesh
 from vix_flax.training.loss import cross_entropy
 from vix_flax.training.mesh import keep_cut, keep_whole
 from vix_flax.training.objective import Classify, OwnLoss
-from vix_flax.training.parts import each_image_alone, parts_in_cache
+from vix_flax.training.parts import (
+    each_image_alone,
+    gradient_in_parts,
+    many_copies,
+    on_each_device,
+    parts_in_cache,
+)
 from vix_flax.training.state import TrainState
 
 CLASSIFY = Classify()
@@ -50,7 +56,8 @@ def train_step(
             (1 + t) / (10 + t).
         accumulate: parts that the batch is worked through in, one after the other, to save memory;
             the gradient is that of the whole, but BatchNorm sees a part at a time. On a CPU there
-            are more, where that changes nothing but time; see `vix_flax.training.parts`.
+            are more, where that changes nothing but time and what dropout draws; see
+            `vix_flax.training.parts`.
         context: arrays that the objective needs and nobody trains, such as a teacher's variables.
         mesh: where state and batch lie, if on many devices; see `vix_flax.training.mesh`.
     """
@@ -86,36 +93,25 @@ def _learn(state, images, labels, *, augment, mix, objective, ema_decay, accumul
     if mix is not None:
         images, labels = mix(images, labels, mix_key)
 
-    def loss_of(params, extra, images, labels, dropout_key):
+    def loss_of(params, extra, images, labels, dropout_key, context):
         rngs = {"dropout": dropout_key}
         return objective(state.apply_fn, {"params": params, **extra}, images, labels, rngs, context)
 
-    extra, divisible = state.extra, each_image_alone(state.apply_fn, objective, state.extra)
-    if divisible or accumulate == 1:
-        whole = lambda params: loss_of(params, extra, images, labels, dropout_key)
+    parts, given = accumulate, (state.extra, images, labels, dropout_key, context)
+    divisible = each_image_alone(state.apply_fn, objective, state.extra)
+    if divisible or parts == 1:
+        whole = lambda params: loss_of(params, *given)
         loss, backward, (metrics, updates) = jax.vjp(whole, state.params, has_aux=True)
     if divisible:
-        accumulate = parts_in_cache(backward, len(images), accumulate, mesh)
-    if accumulate == 1:
+        parts = parts_in_cache(backward, len(images), accumulate, mesh)
+    if parts == 1:
         (grads,) = backward(jnp.ones_like(loss))
-        extra = {**extra, **updates}
-    else:  # no result of the pass above is used: XLA does not even see it
-        forward_backward = jax.value_and_grad(loss_of, has_aux=True)
-
-        def part(carried, given):
-            extra, grads = carried
-            (loss, (metrics, updates)), more = forward_backward(state.params, extra, *given)
-            grads = jax.tree.map(lambda a, b: a + b / accumulate, grads, more)
-            return ({**extra, **updates}, grads), {"loss": loss, **metrics}
-
-        # Every n-th image makes a part: of a batch that is cut, each device keeps its own.
-        parted = lambda x: x.reshape(-1, accumulate, *x.shape[1:]).swapaxes(0, 1)
-        zeros = jax.tree.map(jnp.zeros_like, state.params)
-        keys = jax.random.split(dropout_key, accumulate)
-        (extra, grads), metrics = jax.lax.scan(
-            part, (extra, zeros), (parted(images), parted(labels), keys)
-        )
-        metrics = jax.tree.map(lambda x: x.mean(axis=0), metrics)
+        extra = {**state.extra, **updates}
+    else:  # no result of the pass above is used: XLA drops it
+        gradient = gradient_in_parts(loss_of, parts)
+        if parts > accumulate and many_copies(mesh):
+            gradient = on_each_device(gradient, mesh)
+        (grads, metrics), extra = gradient(state.params, *given)
         loss = metrics.pop("loss")
     squares = jnp.stack([jnp.square(leaf).sum() for leaf in jax.tree.leaves(grads)])
     bad = ~jnp.isfinite(squares)
