@@ -22,23 +22,6 @@ def test_dense_is_a_linear_map_of_the_last_axis(lead, use_bias):
     np.testing.assert_allclose(out, by_hand, rtol=0, atol=1e-5)
 
 
-def correlate(x, kernel, stride, padding):
-    """The sum over each window, by its definition."""
-    x = np.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
-    windows = np.lib.stride_tricks.sliding_window_view(x, kernel.shape[:2], axis=(1, 2))
-    return np.einsum("bhwcij,ijcf->bhwf", windows[:, ::stride, ::stride], kernel)
-
-
-@pytest.mark.parametrize("size", [(6, 8), (5, 7)])
-@pytest.mark.parametrize(("kernel_size", "stride", "padding"), [(3, 1, 1), (3, 2, 1), (2, 2, 0)])
-def test_conv_is_a_correlation_with_symmetric_padding(size, kernel_size, stride, padding):
-    x = normal(2, *size, 3)
-    params = {"kernel": normal(kernel_size, kernel_size, 3, 4, seed=1), "bias": normal(4, seed=2)}
-    out = jax.jit(Conv(4, kernel_size, stride, padding).apply)({"params": params}, x)
-    by_hand = correlate(x, params["kernel"], stride, padding) + params["bias"]
-    np.testing.assert_allclose(out, by_hand, rtol=0, atol=1e-5)
-
-
 @pytest.mark.parametrize(
     ("layer", "shape", "fan_in"),
     [(Dense(60), (2, 16), 16), (Conv(40, 3), (1, 5, 5, 4), 36)],

@@ -2,10 +2,11 @@
 
 from vix_flax.layers.activation import ACTIVATIONS, activate, gelu
 from vix_flax.layers.build import ModuleDef, build, build_attention, field_names
+from vix_flax.layers.conv import Conv
 from vix_flax.layers.conv_stem import ConvStem, LeViTStem, ReluConvStem, StridedConvStem
 from vix_flax.layers.conv_tokenizer import ConvTokenizer
 from vix_flax.layers.cross_scale_embed import CrossScaleEmbed
-from vix_flax.layers.dense import Conv, Dense
+from vix_flax.layers.dense import Dense
 from vix_flax.layers.depthwise import DepthwiseConv
 from vix_flax.layers.drop_path import DropPath
 from vix_flax.layers.layer_scale import LayerScale

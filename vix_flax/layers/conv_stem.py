@@ -6,7 +6,7 @@ import jax
 from flax import linen as nn
 
 from vix_flax.layers.activation import activate
-from vix_flax.layers.dense import Conv
+from vix_flax.layers.conv import Conv
 
 
 class ConvStem(nn.Module):

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from vix_flax.layers.dense import Conv
+from vix_flax.layers.conv import Conv
 
 
 class ConvTokenizer(nn.Module):

@@ -1,4 +1,4 @@
-"""Dense and convolution layers: PyTorch's default initialisation, products in two dimensions.
+"""Dense layers: PyTorch's default initialisation, products in two dimensions.
 
 Every published model starts from weights and biases drawn from U(-1/√fan_in, 1/√fan_in). Tokens are
 flattened before the product because XLA then computes the weight gradient as one plain matrix
@@ -45,35 +45,3 @@ class Dense(nn.Module):
         if bias is not None:
             y = y + bias
         return y.reshape(*lead, self.features)
-
-
-class Conv(nn.Module):
-    """Convolution of a map, `(b, h, w, c) -> (b, h', w', features)`, with symmetric zero padding.
-
-    The padding is always explicit: 'SAME' pads (0, 1) where stride 2 meets an even size, and
-    PyTorch's models do not.
-    """
-
-    features: int
-    kernel_size: int
-    stride: int = 1
-    padding: int = 0
-    use_bias: bool = True
-    kernel_init: Initializer | None = None
-    dtype: Any = None
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        c, k, p = x.shape[-1], self.kernel_size, self.padding
-        init = fan_in_uniform(c * k * k)
-        kernel = self.param("kernel", self.kernel_init or init, (k, k, c, self.features))
-        bias = self.param("bias", init, (self.features,)) if self.use_bias else None
-        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
-        y = jax.lax.conv_general_dilated(
-            x,
-            kernel,
-            (self.stride, self.stride),
-            ((p, p), (p, p)),
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )
-        return y if bias is None else y + bias
