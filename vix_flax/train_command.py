@@ -75,7 +75,7 @@ def _trained(args, config, output):
     from vix_flax.trainer import Stopped
     from vix_flax.watchers import Profile, TensorBoard, WandB
 
-    gc.freeze()  # what was imported stays: looking at it again and again costs 0.4 s of a start
+    gc.freeze()  # what was imported stays: looking at it again and again costs half a second
     with contextlib.ExitStack() as stack:
         signals = stack.enter_context(StopSignals())
         watchers = [stack.enter_context(Progress(config, out))]

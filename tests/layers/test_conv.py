@@ -31,7 +31,5 @@ def test_conv_is_a_correlation_with_symmetric_padding(size, kernel_size, stride,
 
 def test_a_map_too_small_for_the_kernel_has_no_positions():
     layer = Conv(4, 3, stride=2, use_bias=False)
-    assert (
-        layer.apply({"params": {"kernel": jnp.ones((3, 3, 3, 4))}}, jnp.ones((1, 2, 2, 3))).size
-        == 0
-    )
+    params = {"kernel": jnp.ones((3, 3, 3, 4))}
+    assert layer.apply({"params": params}, jnp.ones((1, 2, 2, 3))).shape == (1, 0, 0, 4)
