@@ -14,6 +14,7 @@ from turns import OURS, parser, save_if_asked, serve
 
 FIELDS = dict(image_size=32, num_classes=10, dim=128, depth=4, heads=4, mlp_dim=256, dim_head=32)
 SIDES = (OURS, "torch", "torch_compile", "torch_sdpa")
+TORCH_NAMES = {"cpu": "cpu", "gpu": "cuda"}
 PACKAGES = ("vix_flax", "jax", "flax", "optax", "torch", "vit-pytorch", "vision-xformer")
 
 
@@ -36,6 +37,7 @@ PEERS = {
     "levit": Peer("levit_cifar", "vit_pytorch.levit", "LeViT", own_fields=True),
     "cait": Peer("cait_cifar", "vit_pytorch.cait", "CaiT", own_fields=True),
 }
+DTYPES = ("float32", "bfloat16")
 FIVE = tuple(name for name, peer in PEERS.items() if not peer.own_fields)
 
 
@@ -45,6 +47,7 @@ def model_parser(doc, **defaults):
     flags.add_argument("--models", nargs="+", choices=PEERS, help="default: all of the patch size")
     flags.add_argument("--patch-size", type=int, default=4, help=f"of {', '.join(FIVE)}")
     flags.add_argument("--sides", nargs="+", choices=SIDES, default=SIDES)
+    flags.add_argument("--dtype", choices=DTYPES, default=DTYPES[0], help="that both compute in")
     return flags
 
 
@@ -54,7 +57,14 @@ def model_specs(args, batch):
     names = args.models or (PEERS if args.patch_size == 4 else FIVE)
     return {
         name: {
-            side: dict(side=side, name=name, fields=fields(name, args.patch_size), batch=batch)
+            side: dict(
+                side=side,
+                name=name,
+                fields=fields(name, args.patch_size),
+                batch=batch,
+                dtype=args.dtype,
+                device=args.device,
+            )
             for side in args.sides
             if side != "torch_sdpa" or name == "vit"
         }
@@ -64,8 +74,9 @@ def model_specs(args, batch):
 
 def save_models(args, what, measured):
     models = {name: fields(name, args.patch_size) for rows in measured.values() for name in rows}
-    name = f"{what}_cpu_patch{args.patch_size}"
-    save_if_asked(args, name, PACKAGES, measured, fields=models)
+    name = f"{what}_{args.device}_patch{args.patch_size}"
+    name += "" if args.dtype == DTYPES[0] else f"_{args.dtype}"
+    save_if_asked(args, name, PACKAGES, measured, dtype=args.dtype, fields=models)
 
 
 def fields(name, patch_size):
@@ -79,13 +90,17 @@ def fields(name, patch_size):
 
 
 def serve_model(spec, ours, theirs):
-    """A side's process: `ours(name, fields, batch)` and `theirs(side, …)` return the call."""
-    side, name, fields, batch = (spec[key] for key in ("side", "name", "fields", "batch"))
+    """A side's process: `ours(name, fields, batch, dtype)` and `theirs(…)` return the call.
+
+    `theirs(side, device, name, fields, batch, dtype)` has torch's name of the device.
+    """
+    side, name, device = (spec[key] for key in ("side", "name", "device"))
     # JSON has lists where fields are tuples.
-    fields = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
-    given = (name, fields, batch)
-    build = lambda: ours(*given) if side == OURS else theirs(side, *given)
-    serve(lambda: load(side, PEERS[name].module), build)
+    fields = {k: tuple(v) if isinstance(v, list) else v for k, v in spec["fields"].items()}
+    given = (name, fields, spec["batch"], spec["dtype"])
+    build = lambda: ours(*given) if side == OURS else theirs(side, TORCH_NAMES[device], *given)
+    most_held = {"cpu": None, "gpu": our_bytes if side == OURS else torch_bytes}[device]
+    serve(lambda: load(side, PEERS[name].module), build, most_held)
 
 
 def load(side, module):
@@ -95,6 +110,19 @@ def load(side, module):
     else:
         load_torch(side == "torch_compile")
         importlib.import_module(module)
+
+
+def our_bytes():
+    """The most bytes of the GPU that arrays and programs have held so far."""
+    import jax
+
+    return jax.local_devices()[0].memory_stats()["peak_bytes_in_use"]
+
+
+def torch_bytes():
+    import torch
+
+    return torch.cuda.max_memory_allocated()
 
 
 def load_ours():
@@ -113,6 +141,8 @@ def load_torch(compiles):
     from einops._torch_specific import allow_ops_in_compiled_graph
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))
+    if torch.cuda.is_available():
+        torch.set_float32_matmul_precision("high")  # TF32, as is XLA's default there
     if compiles:
         import torch._inductor.compile_fx
 
@@ -124,14 +154,19 @@ def load_torch(compiles):
     del sys.modules["torchvision"]
 
 
-def our_model(name, fields):
+def our_model(name, fields, dtype="float32"):
+    """Parameters are float32 in any case."""
     import vix_flax as vix
 
-    return vix.create_model(PEERS[name].preset, **fields)
+    computes_in = {} if dtype == "float32" else {"dtype": dtype}
+    return vix.create_model(PEERS[name].preset, **fields, **computes_in)
 
 
 def torch_model(side, name, fields):
-    """The published class with its attention as published, compiled, or by torch's own function."""
+    """The published class with its attention as published, compiled, or by torch's own function.
+
+    In float32; `computing_in` says what it computes in.
+    """
     peer = PEERS[name]
     module = importlib.import_module(peer.module)
     if side == "torch_sdpa":
@@ -141,6 +176,21 @@ def torch_model(side, name, fields):
     if side == "torch_compile":
         model.compile()
     return model
+
+
+def computing_in(dtype, device):
+    """A context in which torch's forward passes compute in this dtype."""
+    import torch
+
+    return torch.autocast(device, dtype=torch.bfloat16, enabled=dtype != "float32")
+
+
+def finish(device):
+    """Waits for what torch's GPU still has to do."""
+    if device == "cuda":
+        import torch
+
+        torch.cuda.synchronize()
 
 
 def by_sdpa(self, x):
@@ -186,10 +236,10 @@ def images(batch, size):
     return np.random.default_rng(0).normal(size=(batch, size, size, 3)).astype(np.float32)
 
 
-def torch_images(batch, size):
+def torch_images(batch, size, device):
     import torch
 
-    return torch.from_numpy(images(batch, size)).permute(0, 3, 1, 2).contiguous()
+    return torch.from_numpy(images(batch, size)).permute(0, 3, 1, 2).contiguous().to(device)
 
 
 def main():

@@ -50,7 +50,7 @@ def saved_table(name):
 def plot(name, folder=RESULTS):
     """`NAME.png`: time, memory and FLOPs against tokens."""
     result, points = read(name)
-    shape = "batch {batch}, {heads} heads of {dim_head}, float32".format(**result["about"])
+    shape = "batch {batch}, {heads} heads of {dim_head}, {dtype}".format(**result["about"])
     title = f"{result['machine']}, {result['date']}; {shape}"
     plot_scale(Path(folder) / f"{name}.png", points, title)
 
@@ -61,8 +61,11 @@ def main():
     folder = parser.parse_args().folder
     about = json.loads((folder / "about.json").read_text())
     points = [dataclasses.asdict(point) for point in read_points(folder / "points.csv")]
-    device = about["platform"]
-    path = save(f"scale_{device}", ("vix_flax", "jax"), device.upper(), about=about, points=points)
+    name = f"scale_{about['platform']}" + (
+        "" if about["dtype"] == "float32" else "_" + about["dtype"]
+    )
+    device = "CPU" if about["platform"] == "cpu" else about["device"]
+    path = save(name, ("vix_flax", "jax"), device, about=about, points=points)
     plot(path.stem)
     print(saved_table(path.stem))
 

@@ -11,7 +11,7 @@ import statistics
 import subprocess
 import sys
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from os import environ
 from pathlib import Path
 
@@ -20,7 +20,13 @@ from record import save
 OURS = "ours"
 TIME, MEMORY = UNITS = "milliseconds", "megabytes"
 WARM_UP = 3  # calls
-# What every side's process is started with. "pools": glibc keeps freed memory, in huge pages.
+READY, TOO_LARGE = "ready", "out of memory"  # what a side says when it has warmed up
+# What every side's process is started with. All rows share a GPU, and nobody may take it whole.
+DEVICES = {
+    "cpu": {"JAX_PLATFORMS": "cpu"},
+    "gpu": {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"},
+}
+# "pools": glibc keeps freed memory, in huge pages.
 MALLOC = {
     "default": {},
     "pools": {
@@ -37,29 +43,39 @@ def parser(doc, rounds=5, calls=5):
     parser = argparse.ArgumentParser(description=doc.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=rounds, help="turns of every side")
     parser.add_argument("--calls", type=int, default=calls, help="calls a turn")
+    parser.add_argument("--device", choices=DEVICES, default="cpu", help="of every side")
     parser.add_argument("--malloc", choices=MALLOC, default="default", help="of every side")
+    parser.add_argument(
+        "--ahead", type=int, default=1, metavar="ROWS", help="whose sides start and compile at once"
+    )
     parser.add_argument("--save", action="store_true", help="writes JSON to benchmarks/results/")
     parser.add_argument("--worker", type=json.loads, metavar="SPEC", help=argparse.SUPPRESS)
     return parser
 
 
-def serve(load, build):
+def serve(load, build, most_held=None):
     """One side's process: `load` imports, `build` returns the call that is measured.
 
     Answers each line on stdin: a number of calls with their seconds, "memory" with the most bytes
-    that calls take, more than after the imports.
+    that calls take: what `most_held` says of a GPU, or of the process, more than after the imports.
     """
     load()
     imported = pages()["RssAnon"]
-    call = build()
-    for _ in range(WARM_UP):
-        call()
-    print("ready", flush=True)
+    try:
+        call = build()
+        for _ in range(WARM_UP):
+            call()
+    except (RuntimeError, MemoryError) as error:
+        if TOO_LARGE not in str(error).lower():
+            raise
+        print(TOO_LARGE, flush=True)
+        return
+    print(READY, flush=True)
     for line in sys.stdin:
-        if line.strip() == "memory":
-            answer = peak(call) - imported
-        else:
+        if line.strip() != "memory":
             answer = [timed(call) for _ in range(int(line))]
+        else:
+            answer = most_held() if most_held else peak(call) - imported
         print(json.dumps(answer), flush=True)
 
 
@@ -89,44 +105,47 @@ def peak(call):
     return now["VmHWM"] - now["RssFile"]
 
 
-@contextmanager
-def side(script, spec, malloc):
-    """A function that asks this side's process, which has warmed up."""
-    process = subprocess.Popen(
-        [sys.executable, script, "--worker", json.dumps(spec)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**environ, **MALLOC[malloc]},
-    )
+class Side:
+    """A side's process, which starts and compiles at once; a context that ends it."""
 
-    def ask(line):
-        print(line, file=process.stdin, flush=True)
-        return json.loads(process.stdout.readline())
+    def __init__(self, script, spec, args):
+        self.spec = spec
+        self.process = subprocess.Popen(
+            [sys.executable, script, "--worker", json.dumps(spec)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**environ, **DEVICES[args.device], **MALLOC[args.malloc]},
+        )
 
-    try:
-        if process.stdout.readline().strip() != "ready":
-            raise SystemExit(f"could not run {spec}")
-        yield ask
-    finally:
-        process.stdin.close()
-        process.stdout.close()
-        process.terminate()
-        process.wait()
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.stdin.close()
+        self.process.stdout.close()
+        self.process.terminate()
+        self.process.wait()
+
+    def runs(self):
+        """Waits until it has warmed up; whether it could. If not, that is said."""
+        said = self.process.stdout.readline().strip()
+        if said != READY:
+            print(f"  left out, {said or 'it failed'}: {self.spec}", file=sys.stderr, flush=True)
+        return said == READY
+
+    def ask(self, line):
+        print(line, file=self.process.stdin, flush=True)
+        return json.loads(self.process.stdout.readline())
 
 
-def measure(script, specs, args):
-    """{side: {each of UNITS}} for {side: spec}: medians of calls, taking turns (A B A B)."""
-    seconds = {name: [] for name in specs}
-    with ExitStack() as stack:
-        asks = {
-            name: stack.enter_context(side(script, spec, args.malloc))
-            for name, spec in specs.items()
-        }
-        for _ in range(args.rounds):
-            for name, ask in asks.items():
-                seconds[name] += ask(args.calls)
-        megabytes = {name: ask("memory") / 1e6 for name, ask in asks.items()}
+def measure(sides, args):
+    """{name: {each of UNITS}} for {name: Side}: medians of calls, taking turns (A B A B)."""
+    seconds = {name: [] for name in sides}
+    for _ in range(args.rounds):
+        for name, side in sides.items():
+            seconds[name] += side.ask(args.calls)
+    megabytes = {name: side.ask("memory") / 1e6 for name, side in sides.items()}
     return {
         name: dict(zip(UNITS, (1e3 * statistics.median(taken), megabytes[name]), strict=True))
         for name, taken in seconds.items()
@@ -136,15 +155,28 @@ def measure(script, specs, args):
 def compare(script, specs, args, averaged=()):
     """Measures {title: {row: {side: spec}}}, printing each row; the same with numbers for specs.
 
-    Printed is also the geometric mean of the ratios, of the `averaged` rows (of all).
+    Sides that do not run are left out: published classes do not take every dtype, nor fit into
+    every memory. Printed is also the geometric mean of the ratios, of the `averaged` rows (of all).
     """
     measured = {}
     for title, rows in specs.items():
         print(title, flush=True)
         measured[title] = {}
-        for row, sides in rows.items():
-            measured[title][row] = numbers = measure(script, sides, args)
-            print(describe(row, numbers), flush=True)
+        waiting = list(rows.items())
+        while waiting:
+            group, waiting = waiting[: args.ahead], waiting[args.ahead :]
+            with ExitStack() as stack:
+                start = lambda spec, stack=stack: stack.enter_context(Side(script, spec, args))
+                started = {
+                    row: {name: start(spec) for name, spec in sides.items()} for row, sides in group
+                }
+                running = {  # nothing is measured while something compiles
+                    row: {name: side for name, side in sides.items() if side.runs()}
+                    for row, sides in started.items()
+                }
+                for row, sides in running.items():
+                    measured[title][row] = numbers = measure(sides, args)
+                    print(describe(row, numbers), flush=True)
         names = [row for row in rows if row in averaged] or list(rows)
         means = [mean_ratio(measured[title], unit, names) for unit in UNITS]
         print(f"  {'mean':10} {in_words(means)}  ({' '.join(names)})")
@@ -156,7 +188,16 @@ def save_if_asked(args, name, packages, measured, **content):
     if args.save:
         name += "" if args.malloc == "default" else f"_{args.malloc}"
         how = {name: getattr(args, name) for name in ("malloc", "rounds", "calls")}
-        print(f"written to {save(name, packages, **how, **content, measured=measured)}")
+        path = save(name, packages, name_of(args.device), **how, **content, measured=measured)
+        print(f"written to {path}")
+
+
+def name_of(device):
+    """ "CPU", or what the GPU calls itself."""
+    if device == "cpu":
+        return "CPU"
+    query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    return subprocess.check_output(query, text=True).splitlines()[0].strip()
 
 
 def describe(row, numbers):

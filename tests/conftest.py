@@ -26,6 +26,12 @@ LONGEST = ("test_zoo", "test_golden", "test_grid", "test_params", "test_readme")
 
 def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.path.stem not in LONGEST)
+    import jax  # after XLA_FLAGS are set
+
+    needing = [item for item in items if item.get_closest_marker("gpu")]
+    if needing and jax.default_backend() != "gpu":
+        for item in needing:
+            item.add_marker(pytest.mark.skip(reason="needs a GPU"))
 
 
 @pytest.fixture(scope="session")

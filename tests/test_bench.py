@@ -140,6 +140,8 @@ def test_every_attention_is_measured_and_takes_the_sizes():
     check_mixes(scale.MIXES, SIZES)
     with pytest.raises(ValueError, match="heads=0"):
         Sizes(heads=0)
+    with pytest.raises(ValueError, match="dtype='bf16'"):
+        Sizes(dtype="bf16")
     with pytest.raises(ValueError, match="nb_features=0"):
         check_mixes(["performer"], Sizes(dim_head=1))
 
@@ -153,8 +155,16 @@ def test_points_are_whole(name):
     assert point.bytes > 4 * 8 * 2 * 4  # one of its inputs
 
 
+@pytest.mark.parametrize("name", ["linformer", "fourier"])
+def test_mixes_compute_in_the_dtype_asked_for(name):
+    _, (_, given, out) = scale._abstract(name, 8, Sizes(heads=2, dim_head=4, dtype="bfloat16"))
+    assert {x.dtype for x in (*given, out)} == {jnp.dtype("bfloat16")}
+
+
 class Scores(nn.Module):
     """Exact attention that forms its scores, however many there are."""
+
+    dtype: str
 
     @nn.compact
     def __call__(self, q, k, v, *, train=False):

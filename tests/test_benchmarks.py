@@ -60,7 +60,7 @@ def test_mean_is_geometric_and_of_all_that_are_named(module):
     assert math.isnan(turns.mean_ratio(rows, "milliseconds", ("1", "9")))
 
 
-def test_sides_take_turns(module, tmp_path):
+def test_sides_take_turns(module, tmp_path, capsys):
     script = tmp_path / "script.py"
     script.write_text(
         "import json, sys\n"
@@ -73,12 +73,16 @@ def test_sides_take_turns(module, tmp_path):
     log = tmp_path / "log"
     specs = {name: {"side": name, "log": str(log)} for name in "AB"}
     turns = module("turns")
-    how = Namespace(rounds=2, calls=2, malloc="pools")
-    measured = turns.measure(str(script), specs, how)
-    assert list(measured) == ["A", "B"]
+    specs["C"] = {"side": "C", "log": str(tmp_path / "no folder" / "log")}
+    how = Namespace(rounds=2, calls=2, malloc="pools", device="cpu", ahead=1)
+    measured = turns.compare(str(script), {"title": {"row": specs}}, how)["title"]["row"]
+    assert list(measured) == ["A", "B"]  # C failed, and that was said
     assert tuple(measured["A"]) == turns.UNITS
+    assert "it failed: {'side': 'C'" in capsys.readouterr().err
     # To warm up, two turns of two calls, and two for the memory.
-    assert log.read_text() == "A" * turns.WARM_UP + "B" * turns.WARM_UP + "AABB" * 2 + "AABB"
+    warmed_up, then = log.read_text()[: 2 * turns.WARM_UP], log.read_text()[2 * turns.WARM_UP :]
+    assert sorted(warmed_up) == ["A"] * turns.WARM_UP + ["B"] * turns.WARM_UP
+    assert then == "AABB" * 2 + "AABB"
 
 
 def test_table_has_times_and_ratios(tables):

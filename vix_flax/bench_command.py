@@ -93,7 +93,7 @@ def scale_command(args: argparse.Namespace) -> int:
     if args.attentions is not None:
         names = list(dict.fromkeys(name.strip() for name in args.attentions.split(",")))
     tokens = parse_tokens(args.tokens)
-    sizes = Sizes(args.batch_size, args.heads, args.dim_head)
+    sizes = Sizes(args.batch_size, args.heads, args.dim_head, args.dtype)
     check_mixes(names, sizes)
     folder = Path(args.output)
     try:
@@ -111,7 +111,7 @@ def scale_command(args: argparse.Namespace) -> int:
                 steps.done()
                 points.append(point)
             write_rows(folder / "points.csv", points)  # an interrupt leaves what there is
-    shape = f"batch {sizes.batch}, {sizes.heads} heads of {sizes.dim_head}, float32"
+    shape = f"batch {sizes.batch}, {sizes.heads} heads of {sizes.dim_head}, {sizes.dtype}"
     _print_points(points, fits(points), f"{machine['device']}; {shape}")
     write_rows(folder / "fits.csv", fits(points))
     content = {**machine, **vars(sizes), "memory_limit_gib": limits.bytes / GIB}

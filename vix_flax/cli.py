@@ -154,6 +154,8 @@ def make_parser() -> argparse.ArgumentParser:
     sub.add_argument("--tokens", default=tokens, metavar="N,N,…", help=f"default: {tokens}")
     for name, default in (("-b --batch-size", 1), ("--heads", 4), ("--dim-head", 32)):
         sub.add_argument(*name.split(), type=int, default=default, help=f"default: {default}")
+    text = "of queries, keys and values, e.g. bfloat16 (default: float32)"
+    sub.add_argument("--dtype", default="float32", help=text)
     text = "that a point may need (default: three quarters of what is there)"
     sub.add_argument("--memory-limit", type=float, metavar="GIB", help=text)
     text = "of calls of each point, three at least (default: 1)"

@@ -79,6 +79,9 @@ def _flops(eqn) -> int:
         output_features = eqn.params["dimension_numbers"].rhs_spec[0]
         zeros = math.prod(eqn.params["lhs_dilation"])  # between pixels: a strided one's gradient
         return 2 * out * math.prod(kernel) // kernel[output_features] // zeros
+    if "dot_product_attention" in name:  # cuDNN's: two products, and five in its derivative
+        (b, n, h, d), m = eqn.invars[0].aval.shape, eqn.invars[1].aval.shape[1]
+        return (5 if "bwd" in name else 2) * 2 * b * h * n * m * d
     if name == "fft":
         lengths = eqn.params["fft_lengths"]
         whole = math.prod(eqn.invars[0].aval.shape)

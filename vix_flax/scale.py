@@ -11,6 +11,7 @@ import numpy as np
 from vix_flax.attention import ATTENTIONS
 from vix_flax.flops import count_flops, largest_product
 from vix_flax.mixers import Fourier
+from vix_flax.models.image import check_dtype
 from vix_flax.preflight import GIB, bytes_needed
 from vix_flax.suggest import did_you_mean
 from vix_flax.timing import Pace, median_seconds, out_of_memory
@@ -20,20 +21,22 @@ MIXES = {**ATTENTIONS, "fourier": Fourier}
 
 @dataclass(frozen=True)
 class Sizes:
-    """Of queries, keys and values: `(batch, tokens, heads, dim_head)`.
+    """Of queries, keys and values: `(batch, tokens, heads, dim_head)`, and their dtype.
 
     Raises:
-        ValueError: one is not positive.
+        ValueError: one is not positive, or the dtype no float that there is.
     """
 
     batch: int = 1
     heads: int = 4
     dim_head: int = 32
+    dtype: str = "float32"
 
     def __post_init__(self):
-        for name, value in vars(self).items():
-            if value < 1:
-                raise ValueError(f"{name}={value} must be at least 1")
+        for name in ("batch", "heads", "dim_head"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        check_dtype(self.dtype)
 
 
 @dataclass(frozen=True)
@@ -154,11 +157,11 @@ def _forward_backward(module, variables, given, cotangent):
 
 def _abstract(name, n, sizes):
     """The module; and shapes of its variables, its inputs and its output."""
-    module = MIXES[name]()
+    module = MIXES[name]() if name == "fourier" else MIXES[name](dtype=sizes.dtype)
     each = (sizes.batch, n, sizes.heads, sizes.dim_head)
     if name == "fourier":
         each = (sizes.batch, n, sizes.heads * sizes.dim_head)
-    x = jax.ShapeDtypeStruct(each, jnp.float32)
+    x = jax.ShapeDtypeStruct(each, sizes.dtype)
     given = (x,) if name == "fourier" else (x, x, x)
     out, variables = jax.eval_shape(module.init_with_output, jax.random.key(0), *given)
     return module, (variables, given, out)
@@ -168,7 +171,7 @@ def _drawn(module, shapes):
     """Arrays of these shapes: initial variables and normal deviates."""
     _, given, out = shapes
     rng = np.random.default_rng(0)
-    draw = lambda x: jnp.asarray(rng.standard_normal(x.shape, np.float32))
+    draw = lambda x: jnp.asarray(rng.standard_normal(x.shape, np.float32), x.dtype)
     given = tuple(map(draw, given))
     return jax.jit(module.init)(jax.random.key(0), *given), given, draw(out)
 

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from vix_flax.attention.flash import flash_applies
 from vix_flax.attention.tiled import devices_sharing, tiled_attention
 from vix_flax.checks import require_rates
 
@@ -80,7 +81,8 @@ class Softmax(nn.Module):
             return (out / total).astype(v.dtype).swapaxes(1, 2)
 
         bytes_per_image = h * n * k.shape[1] * 4
-        if b * bytes_per_image > _budget() and unmixed and not rate and bias is None:
+        untouched = unmixed and not rate and bias is None
+        if untouched and (b * bytes_per_image > _budget() or flash_applies(q, k, v)):
             return tiled_attention(q * scale, k, v)
         group = _images_at_once(b, bytes_per_image)
         if group == b:

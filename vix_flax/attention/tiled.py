@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 from einops import rearrange
 
+from vix_flax.attention.flash import flash_applies, flash_attention
+
 # Bytes of a tile on each device: on a CPU what its second- and third-level caches hold.
 TILE_BYTES = {"cpu": 2**22}
 TILE_BYTES_ELSEWHERE = 2**28
@@ -21,8 +23,10 @@ TILE_BYTES_ELSEWHERE = 2**28
 def tiled_attention(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
     """softmax(q kᵀ) v with q scaled before; scores and softmax in float32, the result in v's dtype.
 
-    Reverse mode only, no `jax.jvp`.
+    By a GPU's own kernel where that applies. Reverse mode only, no `jax.jvp`.
     """
+    if flash_applies(q, k, v):
+        return flash_attention(q, k, v)
     b, n, h, _ = q.shape
     k, v = (jnp.broadcast_to(x, (*x.shape[:2], h, x.shape[-1])) for x in (k, v))
     images, queries = _tile(b, n, k.shape[1])
