@@ -2,9 +2,9 @@
 
     python benchmarks/kernels.py --save                  # writes JSON to results/; prints the table
 
-Every model of `train_step.py` in batches of 512. The kernels' times are those of jax's profiler; FLOPs
-are counted in the jaxpr, bytes by XLA in the compiled program (what its fusions read and write).
-Peaks are measured: a large matrix product in the dtype, and a pass over some gigabytes.
+Every model of `train_step.py` in batches of 512. The kernels' times are those of jax's profiler;
+FLOPs are counted in the jaxpr, bytes by XLA in the compiled program (what its fusions read and
+write). Peaks are measured: a large matrix product in the dtype, and a pass over some gigabytes.
 """
 
 import argparse
@@ -109,12 +109,11 @@ def memory_peak():
 
 def table(result):
     """Milliseconds of a step, of its kernels by kind, and what it makes of the two peaks."""
-    kinds = [
-        k for k in KINDS if any(row["kernels"][k] >= 0.005 for row in result["measured_steps"])
-    ]
+    rows = result["steps"]
+    kinds = [kind for kind in KINDS if any(row["kernels"][kind] >= 0.005 for row in rows)]
     header = ["train step", "ms", *kinds, "FLOPs", "of the matmul peak", "of the memory's"]
     lines = [header, ["---", *["---:"] * (len(header) - 1)]]
-    for row in result["measured_steps"]:
+    for row in rows:
         seconds = row["milliseconds"] / 1e3
         peak = result["peaks"][row["dtype"]]
         lines.append(
@@ -151,7 +150,7 @@ def main():
         ready = [(c, *rest) for c, (_, *rest) in zip(compiled, programs, strict=True)]
     peaks = {dtype: matmul_peak(dtype, 1) for dtype in args.dtypes} | {"memory": memory_peak()}
     steps = [measure(*line, *given) for line, given in zip(lines, ready, strict=True)]
-    result = {"batch": args.batch, "peaks": peaks, "measured_steps": steps}
+    result = {"batch": args.batch, "peaks": peaks, "steps": steps}
     print(table(result))
     if args.save:
         packages = ("vix_flax", "jax", "jaxlib", "flax")
