@@ -24,10 +24,10 @@ CALLS = 10
 PASSED = 2**30  # float32 numbers, of the pass over memory
 # The first that a kernel's name matches.
 KINDS = {
-    "attention": r"cudnn.*(attention|sdpa|flash)|flash|fmha|sdpa",
+    "attention": r"cudnn.*(sdpa|flash|dot_do_o|convert_dq)|fmha",
+    "convolutions": r"conv(?!ert)|winograd|implicit|dgrad|wgrad",
     "products": r"gemm|cutlass|nvjet|xmma|cublas|dot",
     "Fourier": r"fft",
-    "convolutions": r"conv(?!ert)|winograd|implicit|dgrad|wgrad",
     "reductions": r"reduc|softmax|argm",
     "copies": r"copy|copies|transpose|memcpy|memset|concatenate|pad|slice",
     "elementwise": r"",
@@ -108,25 +108,37 @@ def memory_peak():
 
 
 def table(result):
-    """Milliseconds of a step, of its kernels by kind, and what it makes of the two peaks."""
-    rows = result["steps"]
-    kinds = [kind for kind in KINDS if any(row["kernels"][kind] >= 0.005 for row in rows)]
-    header = ["train step", "ms", *kinds, "FLOPs", "of the matmul peak", "of the memory's"]
-    lines = [header, ["---", *["---:"] * (len(header) - 1)]]
-    for row in rows:
-        seconds = row["milliseconds"] / 1e3
-        peak = result["peaks"][row["dtype"]]
-        lines.append(
-            [
-                f"`{row['model']}`, patch {row['patch_size']}, {row['dtype']}",
-                f"{row['milliseconds']:.2f}",
-                *(f"{row['kernels'][kind]:.2f}" for kind in kinds),
-                f"{row['flops'] / 1e9:,.0f} G",
-                f"{row['flops'] / seconds / peak:.0%}",
-                f"{row['bytes'] / seconds / result['peaks']['memory']:.0%}",
-            ]
-        )
+    """A line for each model, for each dtype: milliseconds of a step, its shares of the two peaks,
+    and what most of its time goes into."""
+    by_model = {}
+    for row in result["steps"]:
+        by_model.setdefault(row["model"], {})[row["dtype"]] = row
+    dtypes = [dtype for dtype in peers.DTYPES if dtype in result["peaks"]]
+    columns = ["ms", "of the matmul peak", "of the memory's", "most of it"]
+    header = [f"train step, batch {result['batch']}"]
+    header += [
+        f"{dtype}: {columns[0]}" if i == 0 else column
+        for dtype in dtypes
+        for i, column in enumerate(columns)
+    ]
+    lines = [header, ["---", *["---:", "---:", "---:", "---"] * len(dtypes)]]
+    for model, rows in by_model.items():
+        cells = [described(rows[dtype], result["peaks"]) for dtype in dtypes]
+        lines.append([f"`{model}`", *(cell for each in cells for cell in each)])
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def described(row, peaks):
+    """The cells of one model in one dtype."""
+    whole = row["milliseconds"]
+    spent = {**row["kernels"], "between kernels": whole - sum(row["kernels"].values())}
+    most = sorted(spent, key=spent.get, reverse=True)[:2]
+    return (
+        f"{whole:.1f}",
+        f"{1e3 * row['flops'] / whole / peaks[row['dtype']]:.0%}",
+        f"{1e3 * row['bytes'] / whole / peaks['memory']:.0%}",
+        ", ".join(f"{kind} {spent[kind] / whole:.0%}" for kind in most),
+    )
 
 
 def saved_table(name):

@@ -10,8 +10,17 @@ from pathlib import Path
 RESULTS = Path(__file__).parent / "results"
 
 
-def save(name, packages, device="CPU", **content):
-    """Writes `results/NAME.json`; returns its path."""
+def three_digits(number):
+    return f"{float(f'{number:.3g}'):,g}"
+
+
+def save(name, packages=(), device="CPU", **content):
+    """Writes `results/NAME.json`; returns its path.
+
+    What was measured elsewhere brings `date`, `machine` and `versions` along.
+    """
+    if flags := os.environ.get("XLA_FLAGS"):
+        content["xla_flags"] = flags
     result = {
         "date": datetime.now(UTC).date().isoformat(),
         "machine": f"{platform.machine()} {device}, {len(os.sched_getaffinity(0))} cores",

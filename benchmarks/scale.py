@@ -11,7 +11,7 @@ import dataclasses
 import json
 from pathlib import Path
 
-from record import RESULTS, save
+from record import RESULTS, save, three_digits
 
 from vix_flax.scale import Point
 from vix_flax.scale_report import curve, fits, plot_scale, read_points
@@ -28,7 +28,8 @@ def read(name):
 def saved_table(name):
     """Milliseconds and MiB at the most tokens, and how both grow."""
     _, points = read(name)
-    most = max(point.tokens for point in points)
+    tokens = [point.tokens for point in points]
+    fewest, most = min(tokens), max(tokens)
     lines = [
         f"| forward and backward | ms at {most:,} tokens | time ∝ nˣ, x | MiB | memory ∝ nˣ, x "
         "| faster than softmax from |",
@@ -39,9 +40,12 @@ def saved_table(name):
             curve(points, fit.attention, measure).get(most, 0) * unit
             for measure, unit in UNITS.items()
         )
-        crossing = "" if fit.faster_from is None else f"{fit.faster_from:,.0f} tokens"
+        crossing = ""
+        if fit.faster_from is not None:
+            at_most = "≤ " * (fit.faster_from <= fewest)
+            crossing = f"{at_most}{fit.faster_from:,.0f} tokens"
         lines.append(
-            f"| `{fit.attention}` | {time:,.0f} | {fit.time:.2f} | {memory:,.0f} "
+            f"| `{fit.attention}` | {three_digits(time)} | {fit.time:.2f} | {memory:,.0f} "
             f"| {fit.memory:.2f} | {crossing} |"
         )
     return "\n".join(lines)
@@ -61,11 +65,10 @@ def main():
     folder = parser.parse_args().folder
     about = json.loads((folder / "about.json").read_text())
     points = [dataclasses.asdict(point) for point in read_points(folder / "points.csv")]
-    name = f"scale_{about['platform']}" + (
-        "" if about["dtype"] == "float32" else "_" + about["dtype"]
-    )
-    device = "CPU" if about["platform"] == "cpu" else about["device"]
-    path = save(name, ("vix_flax", "jax"), device, about=about, points=points)
+    name = f"scale_{about['platform']}"
+    name += "" if about["dtype"] == "float32" else f"_{about['dtype']}"
+    there = {"date": about["date"], "machine": about["device"], "versions": about["versions"]}
+    path = save(name, **there, about=about, points=points)
     plot(path.stem)
     print(saved_table(path.stem))
 

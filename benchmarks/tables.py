@@ -11,9 +11,10 @@ import re
 from pathlib import Path
 
 import epochs
+import kernels
 import scale
 from peers import FIVE
-from record import RESULTS
+from record import RESULTS, three_digits
 from turns import MEMORY, OURS, TIME, mean_ratio, ratio
 
 README = Path(__file__).parent.parent / "README.md"
@@ -24,7 +25,11 @@ CALLED = {
     "torch_compile": "torch, compiled",
     "torch_sdpa": "torch, its own attention function",
 }
-OWN = {"epochs": epochs, "scale": scale}  # scripts whose results have tables of their own
+OWN = {
+    "epochs": epochs,
+    "kernels": kernels,
+    "scale": scale,
+}  # scripts whose results have tables of their own
 RATIOS = {
     TIME: "**time, ours / the fastest of torch**",
     MEMORY: "memory, ours / the least of torch",
@@ -53,18 +58,16 @@ def table(title, rows):
     lines = [[title, *columns], ["---", *["---:"] * len(columns)]]
     sides = [side for side in CALLED if any(side in numbers for numbers in rows.values())]
     for side in sides:
-        times = [milliseconds(numbers.get(side)) for numbers in rows.values()]
+        times = [
+            three_digits(numbers[side][TIME]) if side in numbers else ""
+            for numbers in rows.values()
+        ]
         lines.append([f"{CALLED[side]}, ms", *times, *[""] * mean])
     for unit, label in RATIOS.items():
         ratios = [ratio(numbers, unit) for numbers in rows.values()]
         ratios += [mean_ratio(rows, unit, FIVE)] * mean
         lines.append([label, *(f"{value:.2f}" for value in ratios)])
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def milliseconds(numbers):
-    """Three digits, or nothing where this side was not measured."""
-    return f"{float(f'{numbers[TIME]:.3g}'):,g}" if numbers else ""
 
 
 def filled(text):

@@ -12,7 +12,8 @@ import pytest
 
 FOLDER = Path(__file__).parent.parent / "benchmarks"
 SCRIPTS = [
-    "attention", "data", "epochs", "inference", "scale", "startup", "swap", "tables", "train_step",
+    "attention", "data", "epochs", "inference", "kernels", "scale", "startup", "swap", "tables",
+    "train_step",
 ]  # fmt: skip
 FIVE = ("vit", "vin", "vip", "vil", "fnet")
 
@@ -108,6 +109,31 @@ def test_tables_are_put_between_markers(tables):
     assert new.startswith("before\n")
     assert new.endswith("<!-- end -->\nafter\n")
     assert tables.filled(new) == new
+
+
+def test_what_bounds_a_step(module):
+    kernels = module("kernels")
+    row = {"model": "vit", "dtype": "float32", "milliseconds": 10, "flops": 2e9, "bytes": 1e9}
+    row["kernels"] = {**dict.fromkeys(kernels.KINDS, 0), "products": 5, "copies": 1}
+    result = {"batch": 2, "steps": [row], "peaks": {"float32": 1e12, "memory": 2e11}}
+    *_, line = kernels.table(result).splitlines()
+    assert line == "| `vit` | 10.0 | 20% | 50% | products 50%, between kernels 40% |"
+
+
+def test_kernels_are_told_apart(module):
+    kind_of = module("kernels").kind_of
+    names = {
+        "cudnn_generated_fort_native_sdpa_sm90_flash_bprop": "attention",
+        "void cudnn::fusion::compute_dot_do_o_specialized<true, 64>": "attention",
+        "sm90_xmma_wgrad_indexed_implicit_gemm_f32f32": "convolutions",
+        "sm90_xmma_gemm_f32f32_tf32f32_f32_tn": "products",
+        "nvjet_sm90_tst_64x64": "products",
+        "regular_fft<32u>": "Fourier",
+        "loop_convert_fusion": "elementwise",
+        "input_convert_reduce_fusion": "reductions",
+        "loop_transpose_fusion_22": "copies",
+    }
+    assert {name: kind_of(name) for name in names} == names
 
 
 def test_pictures_are_small(tables, tmp_path):

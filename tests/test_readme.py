@@ -61,6 +61,7 @@ ELSEWHERE = {
     "import tensorflow_datasets": "tests/data/test_prepared.py",
     "train = tfds.data_source": "tests/data/test_prepared.py",
     "python benchmarks/": "minutes: tests/test_benchmarks.py runs their parts",
+    "vix bench scale --dtype bfloat16": "on a GPU: tests/test_bench.py",
     "jupyter lab": "opens a browser: tests/test_notebooks.py runs them",
     "python examples/": "tests/test_examples.py",
 }
