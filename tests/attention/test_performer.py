@@ -58,6 +58,20 @@ def test_it_is_attention_by_positive_features():
     np.testing.assert_allclose(out[0, :, 0], weights @ v[0, :, 0], rtol=0, atol=2e-6)
 
 
+def test_tiles_change_neither_the_result_nor_its_gradients(monkeypatch):
+    q, k, v = qkv(b=4)
+
+    def both(q, k, v):
+        core, variables = Performer(16), {"features": {"projection": drawn()[:16]}}
+        out, pull = jax.vjp(lambda *x: core.apply(variables, *x), q, k, v)
+        return out, pull(out)
+
+    whole = jax.jit(both)(q, k[:, :, :1], v)
+    monkeypatch.setattr("vix_flax.attention.tiled.TILE_BYTES", {jax.default_backend(): 1})
+    tiled = jax.jit(lambda *x: both(*x))(q, k[:, :, :1], v)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-5), tiled, whole)
+
+
 def test_reference_is_the_same_on_one_image_with_one_head():
     inputs = qkv(b=1, h=1)
     plain, published = (run(Performer(16, reference=flag), *inputs) for flag in (False, True))

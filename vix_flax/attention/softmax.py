@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from vix_flax.attention.flash import flash_applies
-from vix_flax.attention.tiled import devices_sharing, tiled_attention
+from vix_flax.attention.tiled import images_at_once, tiled_attention
 from vix_flax.checks import require_rates
 
 # Scores larger than this are formed a few images at a time, or in tiles where nothing is done to
@@ -84,7 +84,7 @@ class Softmax(nn.Module):
         untouched = unmixed and not rate and bias is None
         if untouched and (b * bytes_per_image > _budget() or flash_applies(q, k, v)):
             return tiled_attention(q * scale, k, v)
-        group = _images_at_once(b, bytes_per_image)
+        group = images_at_once(b, bytes_per_image, _budget())
         if group == b:
             return _by_rows(attend, bytes_per_image, q, k, v, keys, bias)
         # Every n-th image makes a group: of a batch cut over devices, each has its share of it.
@@ -121,15 +121,6 @@ def attention_weights(q: jax.Array, k: jax.Array) -> jax.Array:
 
 def _budget() -> int:
     return SCORE_BYTES.get(jax.default_backend(), SCORE_BYTES_ELSEWHERE)
-
-
-def _images_at_once(batch: int, bytes_per_image: int) -> int:
-    """The largest divisor of the batch whose scores stay within the budget of the devices, which
-    share it evenly where they can; at least one image, or one for each device.
-    """
-    least = devices_sharing(batch)
-    most = max(least, min(batch, _budget() * least // bytes_per_image))
-    return next(n for n in range(most, 0, -1) if batch % n == 0 and n % least == 0)
 
 
 def _by_rows(attend, bytes_per_image, q, k, v, keys, bias):

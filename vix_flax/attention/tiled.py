@@ -7,6 +7,7 @@ Cost O(n·m·(d + e)) time, O(n·(d + e)) memory beside one tile.
 q (b, n, h, d), k (b, m, h or 1, d), v (b, m, h or 1, e) -> (b, n, h, e)
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -39,16 +40,43 @@ def tiled_attention(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
     return rearrange(out, "(s h) c g n e -> (g s) (c n) h e", h=h)[:, :n]
 
 
+def head_by_head(
+    attend: Callable[..., jax.Array], q: jax.Array, k: jax.Array, v: jax.Array, bytes_per_head: int
+) -> jax.Array:
+    """`attend(q, k, v)`, on a CPU a tile of one head of some images at a time, formed again in the
+    backward pass; `bytes_per_head` are formed for each. What fits into a few tiles is done at once.
+    """
+    b, h = q.shape[0], q.shape[2]
+    fits = images_at_once(b, h * bytes_per_head, 4 * _tile_bytes()) == b
+    if fits or jax.default_backend() not in TILE_BYTES:
+        return attend(q, k, v)
+    images = images_at_once(b, bytes_per_head, _tile_bytes())
+    by_head = partial(rearrange, pattern="(g s) n h d -> (s h) g n 1 d", g=images)
+    k, v = (jnp.broadcast_to(x, (*x.shape[:2], h, x.shape[-1])) for x in (k, v))
+    one_head = jax.checkpoint(lambda given: attend(*given), prevent_cse=False)
+    out = jax.lax.map(one_head, (by_head(q), by_head(k), by_head(v)))
+    return rearrange(out, "(s h) g n 1 e -> (g s) n h e", h=h)
+
+
 def _tile(batch: int, queries: int, keys: int) -> tuple[int, int]:
-    """Images and queries of a tile: as many queries as fit, then as many images; devices share the
-    images evenly where they can."""
-    room = TILE_BYTES.get(jax.default_backend(), TILE_BYTES_ELSEWHERE) // (4 * keys)  # rows
-    devices = devices_sharing(batch)
+    """Images and queries of a tile: as many queries as fit, then as many images."""
+    room = _tile_bytes() // (4 * keys)  # rows
     chunks = -(-queries // max(1, min(queries, room)))
     rows = -(-queries // chunks)
-    most = max(1, room // rows) * devices
-    images = next(n for n in range(min(most, batch), 0, -1) if batch % n == 0 and n % devices == 0)
-    return images, rows
+    return images_at_once(batch, 4 * keys * rows, _tile_bytes()), rows
+
+
+def _tile_bytes() -> int:
+    return TILE_BYTES.get(jax.default_backend(), TILE_BYTES_ELSEWHERE)
+
+
+def images_at_once(batch: int, bytes_per_image: int, budget: int) -> int:
+    """The largest divisor of the batch that stays within the budget of the devices, which share it
+    evenly where they can; at least one image, or one for each device.
+    """
+    devices = devices_sharing(batch)
+    most = max(devices, min(batch, budget * devices // bytes_per_image))
+    return next(n for n in range(most, 0, -1) if batch % n == 0 and n % devices == 0)
 
 
 def devices_sharing(batch: int) -> int:
@@ -88,12 +116,12 @@ def _backward(saved, g):
             q, out, log_total, g = given
             weights = jnp.exp(_scores(q, k) - log_total)
             low = weights.astype(v.dtype)
-            to_v = jnp.einsum("gnm,gne->gme", low, g)
+            to_v = _sum_over_queries(low, g)
             to_weights = jnp.einsum("gne,gme->gnm", g, v, preferred_element_type=jnp.float32)
             shared = (out.astype(jnp.float32) * g).sum(axis=-1, keepdims=True)
             to_scores = (weights * (to_weights - shared)).astype(q.dtype)
             to_q = jnp.einsum("gnm,gmd->gnd", to_scores, k)
-            return to_q, jnp.einsum("gnm,gnd->gmd", to_scores, q), to_v
+            return to_q, _sum_over_queries(to_scores, q), to_v
 
         given = (q, out, log_total, g)
         if len(q) == 1:
@@ -116,6 +144,15 @@ _attend.defvjp(_forward, _backward)
 
 def _scores(q, k):
     return jnp.einsum("gnd,gmd->gnm", q, k, preferred_element_type=jnp.float32)
+
+
+def _sum_over_queries(weights, x):
+    """weightsᵀ x: (g, n, m), (g, n, d) -> (g, m, d).
+
+    The small factor comes first: XLA's CPU turns round the first one to sum over its rows, which
+    took most of the backward pass when that was the tile (3.7 ms instead of 0.8 at 1,024 tokens).
+    """
+    return jnp.einsum("gnd,gnm->gdm", x, weights).swapaxes(1, 2)
 
 
 def _map(function, xs):
