@@ -25,7 +25,6 @@ from vix_flax.launch import prepare
 from vix_flax.host_memory import keep_freed_memory
 from vix_flax.recipes import recipe
 from vix_flax.run import dataset_of
-from vix_flax.training import train_step
 from vix_flax.training.mesh import put_batch
 from vix_flax.user_cache import keep_compiled_programs
 import jax
@@ -37,7 +36,7 @@ config = recipe("digits")
 trainer = prepare(config, dataset_of(config))
 needed = trainer.bytes_needed()
 batch = put_batch(next(trainer.batches), trainer.mesh)
-jax.block_until_ready(train_step(trainer.fresh_state(), batch, **trainer.options()))
+jax.block_until_ready(trainer.step(trainer.fresh_state(), batch))
 """
 COMMANDS = {
     "jax and flax": ["-c", IMPORTS],

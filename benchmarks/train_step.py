@@ -17,14 +17,15 @@ BATCH = 32
 def ours(name, fields, batch, dtype):
     import jax
 
-    from vix_flax.training import train_step
+    from vix_flax.training import StepPrograms
 
     mesh = peers.mesh_for(batch)
     state, data = state_and_batch(name, fields, batch, dtype, mesh)
+    step = StepPrograms(augment=as_is, mesh=mesh)
 
     def call():
         nonlocal state
-        state, metrics = train_step(state, data, augment=as_is, mesh=mesh)
+        state, metrics = step(state, data)
         jax.block_until_ready((state, metrics))
 
     return call

@@ -10,7 +10,14 @@ import jax.numpy as jnp
 
 import vix_flax as vix
 from vix_flax.data import Augment, TrainBatches, eval_batches, load_dataset
-from vix_flax.training import create_state, evaluate, fit, make_optimizer, make_schedule
+from vix_flax.training import (
+    StepPrograms,
+    create_state,
+    evaluate,
+    fit,
+    make_optimizer,
+    make_schedule,
+)
 
 EPOCHS = 12
 
@@ -26,11 +33,12 @@ def main():
     schedule = make_schedule("cosine", lr=3e-3, steps=steps, warmup_steps=steps // 10)
     tx = make_optimizer("adamw", schedule, weight_decay=0.05)
     state = create_state(model, jnp.zeros((1, *data.image_shape)), tx)
+    step = StepPrograms(augment=augment)
 
     def score(variables, split=data.val):
         return evaluate(variables, eval_batches(split, 256), model.apply, augment)
 
-    for latest, row in fit(state, EPOCHS, batches.epoch, score, augment):
+    for latest, row in fit(state, EPOCHS, batches.epoch, score, step):
         print(f"step {latest.step:3}: validation accuracy {row['val_accuracy']:.1%}", flush=True)
 
     variables = latest.eval_variables

@@ -17,7 +17,7 @@ from PIL import Image
 
 import vix_flax as vix
 from vix_flax.data import Augment, TrainBatches, eval_batches, load_dataset
-from vix_flax.training import create_state, evaluate, fit
+from vix_flax.training import StepPrograms, create_state, evaluate, fit
 
 EPOCHS = 6
 NAMES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
@@ -43,11 +43,12 @@ def train_on(folder):
     batches = TrainBatches(data.train, batch_size=32)
     tx = optax.adamw(optax.cosine_decay_schedule(3e-3, EPOCHS * batches.steps))
     state = create_state(model, jnp.zeros((1, *data.image_shape)), tx)
+    step = StepPrograms(augment=augment)
 
     def score(variables, split=data.val):
         return evaluate(variables, eval_batches(split, 256), model.apply, augment)
 
-    for latest, row in fit(state, EPOCHS, batches.epoch, score, augment):
+    for latest, row in fit(state, EPOCHS, batches.epoch, score, step):
         print(f"step {latest.step:3}: validation accuracy {row['val_accuracy']:.1%}", flush=True)
     print(f"test accuracy {score(latest.eval_variables, data.test)['accuracy']:.1%}")
 

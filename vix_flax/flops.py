@@ -29,6 +29,16 @@ def largest_product(jaxpr: Any) -> int:
     return max((product.bytes for product in products(jaxpr)), default=0)
 
 
+def largest_array(jaxpr: Any) -> int:
+    """Bytes of the largest array that an equation gives, in a jaxpr and in the jaxprs inside it."""
+    largest = 0
+    for eqn in _used(getattr(jaxpr, "jaxpr", jaxpr)):
+        arrays = [out.aval for out in eqn.outvars if hasattr(out.aval, "shape")]
+        sizes = [math.prod(x.shape) * x.dtype.itemsize for x in arrays]
+        largest = max(largest, *sizes, *map(largest_array, _inner(eqn)))
+    return largest
+
+
 def products(jaxpr: Any, scope: tuple[str, ...] = (), times: int = 1) -> Iterator[Product]:
     """Every product in a jaxpr and in the jaxprs inside it.
 
@@ -46,15 +56,19 @@ def products(jaxpr: Any, scope: tuple[str, ...] = (), times: int = 1) -> Iterato
             runs *= eqn.params["length"]
         elif eqn.primitive.name == "shard_map":  # its shapes are those of one device
             runs *= eqn.params["mesh"].size
-        for value in eqn.params.values():
-            if isinstance(value, ClosedJaxpr | Jaxpr):
-                yield from products(value, path, runs)
+        for inner in _inner(eqn):
+            yield from products(inner, path, runs)
         if branches := eqn.params.get("branches"):
             yield from products(max(branches, key=count_flops), path, runs)
         count = _flops(eqn)
         if count:
             held = math.prod(eqn.outvars[0].aval.shape) * eqn.outvars[0].aval.dtype.itemsize
             yield Product(path[1:], runs * count, held)
+
+
+def _inner(eqn):
+    """The jaxprs that an equation runs, but for a condition's branches."""
+    return [value for value in eqn.params.values() if isinstance(value, ClosedJaxpr | Jaxpr)]
 
 
 def _used(jaxpr):

@@ -22,11 +22,12 @@ from vix_flax.preflight import GIB, bytes_needed
 from vix_flax.processes import is_first, stop_together, together
 from vix_flax.run_folder import CHECKPOINT, METRICS, TEST, write_aside
 from vix_flax.task import Task
-from vix_flax.training import TrainConfig, fit, train_step
+from vix_flax.training import TrainConfig, fit
 from vix_flax.training.checkpoint import Checkpoints
 from vix_flax.training.loop import each_step, require_finite
 from vix_flax.training.mesh import batch_sharding, put_batch, put_whole, state_shardings
 from vix_flax.training.plots import plot_confusion, plot_curves
+from vix_flax.training.programs import StepPrograms
 from vix_flax.training.state import StateProgram
 
 
@@ -121,14 +122,15 @@ class Trainer:
                 resident = "index" in batch and name != "index"
                 sharding = batch_sharding(name, x.ndim, self.mesh, resident)
                 batch[name] = x.update(sharding=sharding)
-            needed = bytes_needed(train_step.lower(state, batch, **self.options()).compile())
+            needed = bytes_needed(self.step.compiled(state, batch))
             compiled.result()
         return needed
 
-    def options(self) -> dict[str, Any]:
-        """Of `train_step`."""
+    @cached_property
+    def step(self) -> StepPrograms:
+        """What is done with a batch."""
         task, config = self.task, self.config
-        return dict(
+        return StepPrograms(
             augment=task.augment,
             mix=task.mix,
             objective=task.objective,
@@ -198,7 +200,7 @@ class Trainer:
             self.config.epochs,
             lambda epoch: (put_batch(batch, self.mesh) for batch in self.batches.epoch(epoch)),
             lambda variables: task.evaluate(variables, self.data.val),
-            **self.options(),
+            self.step,
             on_step=after_step,
             first_epoch=len(metrics.rows),
             so_far=[{k: np.float32(v) for k, v in row.items()} for row in metrics.so_far],

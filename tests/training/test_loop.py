@@ -1,6 +1,6 @@
 """The loop reports every epoch and stops at a loss that is no number; evaluation counts exactly."""
 
-from functools import cache
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -17,11 +17,13 @@ from vix_flax.training import (
     evaluate_own_loss,
     fit,
     make_optimizer,
+    train_step,
 )
 from vix_flax.training.loop import LAG
 
 IMAGE = jax.ShapeDtypeStruct((1, 8, 8, 1), "float32")
 NORMALIZE = Augment((0.305,), (0.376,))
+STEP = partial(train_step, augment=NORMALIZE)
 
 
 class Linear(nn.Module):
@@ -62,13 +64,13 @@ def validated(digits, variables, batch_size):
     return evaluate(variables, eval_batches(digits.val, batch_size), MODEL.apply, NORMALIZE)
 
 
-def epochs_of(digits, state, epochs=EPOCHS, **options):
+def epochs_of(digits, state, epochs=EPOCHS, step=STEP, **options):
     return fit(
         state,
         epochs,
         TrainBatches(digits.train, BATCH).epoch,
         lambda variables: validated(digits, variables, 64),
-        NORMALIZE,
+        step,
         **options,
     )
 
@@ -120,7 +122,8 @@ def test_the_row_is_of_the_state_that_comes_with_it(fitted, digits):
 
 
 def test_with_an_average_that_is_what_is_validated(digits):
-    ((state, row),) = epochs_of(digits, fresh(ema=True), epochs=1, ema_decay=0.99)
+    step = partial(STEP, ema_decay=0.99)
+    ((state, row),) = epochs_of(digits, fresh(ema=True), epochs=1, step=step)
     average = validated(digits, {"params": state.ema}, 64)
     last = validated(digits, {"params": state.params}, 64)
     assert row["val_loss"] == average["loss"] != last["loss"]
@@ -146,7 +149,7 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_step(digits, bad_step):
             yield {"image": nan, "label": np.zeros(8, np.int32)}
 
     with pytest.raises(FloatingPointError, match=f"^step {bad_step}: the loss is nan, .* Dense_0/"):
-        list(fit(fresh(), 2, batches, lambda v: validated(digits, v, 64), NORMALIZE))
+        list(fit(fresh(), 2, batches, lambda v: validated(digits, v, 64), STEP))
     assert len(steps) <= bad_step + LAG
 
 

@@ -10,10 +10,11 @@ from jax.sharding import Mesh
 
 from vix_flax.training.objective import OwnLoss
 from vix_flax.training.state import TrainState
-from vix_flax.training.step import CLASSIFY, eval_step, own_loss_step, train_step
+from vix_flax.training.step import eval_step, own_loss_step
 
 LAG = 8  # steps after which a step's metrics are looked at
 Batches = Iterable[dict[str, np.ndarray]]
+Step = Callable[[TrainState, dict], tuple[TrainState, dict]]
 
 
 def evaluate(
@@ -56,13 +57,7 @@ def fit(
     epochs: int,
     train_batches: Callable[[int], Batches],
     validate: Callable[[dict], dict],
-    augment: Callable,
-    mix: Callable | None = None,
-    objective: Callable = CLASSIFY,
-    ema_decay: float = 0.999,
-    context: Any = None,
-    accumulate: int = 1,
-    mesh: Mesh | None = None,
+    step: Step,
     on_step: Callable[[TrainState, int, list[dict]], Any] = lambda *_: None,
     first_epoch: int = 0,
     so_far: Sequence[dict] = (),
@@ -74,7 +69,7 @@ def fit(
         epochs: how many.
         train_batches: epoch → its batches.
         validate: variables → metrics, after every epoch; scalars go into its row.
-        augment, mix, objective, ema_decay, context, accumulate, mesh: as in `train_step`.
+        step: what is done with a batch: `partial(train_step, augment=…)`, or `StepPrograms(…)`.
         on_step: called whenever a step, or several at once, are dispatched, with the state, the
             epoch, and the epoch's metrics so far: scalars, or arrays of several steps.
         first_epoch, so_far: where to go on: the epoch, and the metrics of its steps until now.
@@ -86,17 +81,7 @@ def fit(
         start, rows, images = time.perf_counter(), list(so_far), 0
         so_far = ()
         for batch in train_batches(epoch):
-            state, metrics = train_step(
-                state,
-                batch,
-                augment=augment,
-                mix=mix,
-                objective=objective,
-                ema_decay=ema_decay,
-                accumulate=accumulate,
-                context=context,
-                mesh=mesh,
-            )
+            state, metrics = step(state, batch)
             rows.append(metrics)
             images += batch.get("index", batch["label"]).size
             if len(rows) >= LAG:  # done by now: looking at it stalls nothing

@@ -1,0 +1,70 @@
+"""Steps compiled ahead are the steps of `train_step`; no array is larger than a block of memory."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from tiny_models import images, tiny
+
+from vix_flax.data import Augment
+from vix_flax.flops import largest_array
+from vix_flax.training import StepPrograms, create_state, programs, train_step
+
+AUGMENT = Augment((0.3, 0.3), (0.4, 0.4))
+MODELS = ["fnet2d", "cvt_cifar"]
+MORE = ["levit_cifar", "vin", "vip", "cait_cifar", "crossformer", "pit"]
+
+
+def prepared(name):
+    model = tiny(name, dropout=0.0)
+    image = images(model)[:1]
+    batch = {"image": np.zeros((4, *image.shape[1:]), np.uint8), "label": np.arange(4)}
+    return (lambda: create_state(model, image, optax.adam(1e-3))), batch
+
+
+def test_they_are_train_steps_one_program_for_each_shape():
+    fresh, batch = prepared("fnet2d")
+    step = StepPrograms(augment=AUGMENT, context=None)
+    half = {name: x[:2] for name, x in batch.items()}
+    state, expected = fresh(), fresh()
+    for given in (batch, half, batch):
+        state, metrics = step(state, given)
+        expected, wanted = train_step(expected, given, augment=AUGMENT)
+        for a, b in zip(jax.tree.leaves(metrics), jax.tree.leaves(wanted), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-4)
+    for a, b in zip(jax.tree.leaves(state.params), jax.tree.leaves(expected.params), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+    shapes = jax.eval_shape(lambda: state)
+    assert step.compiled(shapes, batch) is step.compiled(state, dict(reversed(batch.items())))
+    assert step.compiled(shapes, half) is not step.compiled(shapes, batch)
+
+
+@pytest.mark.parametrize(
+    "name", [*MODELS, *(pytest.param(name, marks=pytest.mark.slow) for name in MORE)]
+)
+def test_every_array_has_room_in_a_block(name, monkeypatch, capfd):
+    monkeypatch.setattr(programs, "BLOCK_BYTES", {jax.default_backend(): 1})
+    fresh, batch = prepared(name)
+    StepPrograms(augment=AUGMENT).compiled(jax.eval_shape(fresh), batch)
+    assert "limit" not in capfd.readouterr().err  # as XLA says of an array that has none
+
+
+def test_xla_says_so_of_an_array_without_room(capfd):
+    lowered = jax.jit(lambda x: jnp.sin(x @ x) @ x).lower(jnp.ones((64, 64)))
+    lowered.compile({"xla_multiheap_size_constraint_per_heap": 64})
+    assert "larger than the per-heap size limit" in capfd.readouterr().err
+
+
+def test_the_largest_array_is_found_wherever_it_is():
+    def inner(x):
+        return jax.lax.scan(lambda carry, _: (carry + (x[:, None] * x).sum(), None), 0.0, length=3)
+
+    assert largest_array(jax.make_jaxpr(inner)(jnp.ones(10))) == 4 * 10 * 10
+    unused = jax.make_jaxpr(lambda x: [jnp.outer(x, x), x.sum()][1])(jnp.ones(10))
+    assert largest_array(unused) < 4 * 10 * 10
+
+
+def test_other_devices_are_left_alone(monkeypatch):
+    monkeypatch.setattr(programs, "BLOCK_BYTES", {})
+    assert programs.in_blocks(jax.make_jaxpr(jnp.sin)(1.0), (), None) is None
