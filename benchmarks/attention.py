@@ -88,16 +88,17 @@ def theirs(side, core, tokens, backward):
 
 def torch_core(side, core, batch, tokens):
     """A function of tensors, their shapes, and what it learns."""
-    heads = (batch, HEADS, tokens, WIDTH)
+    heads = (batch, tokens, HEADS, WIDTH)
     flat = (batch, tokens, HEADS * WIDTH)
     if core == "softmax":
-        return sdpa if side == "torch_sdpa" else plain_softmax, [heads] * 3, []
+        softmax = sdpa if side == "torch_sdpa" else plain_softmax
+        return between_projections(softmax), [heads] * 3, []
     if core == "linear":
-        return linear, [heads] * 3, []
+        return between_projections(linear), [heads] * 3, []
     if core == "performer":
         from performer_pytorch import FastAttention
 
-        return FastAttention(WIDTH), [heads] * 3, []
+        return between_projections(FastAttention(WIDTH)), [heads] * 3, []
     if core == "linformer":
         from vision_xformer.vision_linformer import LinformerSelfAttention
 
@@ -109,6 +110,15 @@ def torch_core(side, core, batch, tokens):
     options = dict(dim_head=WIDTH, heads=HEADS, num_landmarks=LANDMARKS)
     module = bare(NystromAttention(HEADS * WIDTH, **options))
     return module, [(batch, tokens, 3 * HEADS * WIDTH)], list(module.parameters())
+
+
+def between_projections(function):
+    """Takes what projections give, (b, n, h, d), and gives what the next one takes; `function` has
+    heads in front: its models turn tokens and heads, which the other two modules do themselves.
+    """
+    return lambda *inputs: (
+        function(*(x.transpose(1, 2) for x in inputs)).transpose(1, 2).contiguous()
+    )
 
 
 def bare(module):

@@ -35,12 +35,12 @@ def state_and_batch(name, fields, batch, dtype, mesh):
     import numpy as np
     import optax
 
-    from vix_flax.training import create_state
+    from vix_flax.training.state import StateProgram
 
     img = peers.images(batch, fields.get("image_size", 32))
     data = peers.put({"image": img, "label": np.zeros(batch, np.int32)}, mesh)
     model = peers.our_model(name, fields, dtype)
-    return create_state(model, img[:1], optax.adamw(1e-3), mesh=mesh), data
+    return StateProgram(model, img[:1], optax.adamw(1e-3), mesh=mesh)(), data
 
 
 def as_is(images, key=None):

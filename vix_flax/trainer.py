@@ -149,6 +149,7 @@ class Trainer:
         start = time.perf_counter()
         with Checkpoints(folder / CHECKPOINT, self.config.keep) as checkpoints:
             state, metrics = self.fresh_state(), Metrics()
+            del self.fresh_state  # it is not run again
             with together():
                 restored = checkpoints.restore(state)
             if restored:

@@ -68,16 +68,18 @@ class Performer(nn.Module):
 
     def _features(self, u, directions, stabiliser_axes):
         """u (b, n, h, d) -> positive features (b, h, n, r), float32."""
-        r, d = directions.shape
-        u = u.swapaxes(1, 2)
+        d = directions.shape[1]
+        shape = (*u.swapaxes(1, 2).shape[:-1], -1)
+        u = u.swapaxes(1, 2).reshape(-1, d)
         # The scale d^-¼ goes into the small matrix, and exp is formed once.
-        projected = u.reshape(-1, d) @ (directions.T * d**-0.25).astype(u.dtype)
-        projected = projected.astype(jnp.float32).reshape(*u.shape[:-1], r)
+        projected = u @ (directions.T * d**-0.25).astype(u.dtype)
+        projected = projected.astype(jnp.float32).reshape(shape)
         stabiliser = projected.max(axis=stabiliser_axes, keepdims=True)
         if not self.reference:
             stabiliser = jax.lax.stop_gradient(stabiliser)
-        norm = jnp.square(u.astype(jnp.float32)).sum(axis=-1, keepdims=True) * (0.5 * d**-0.5)
-        return jnp.exp(projected - (norm + stabiliser)) + self.kernel_epsilon
+        # Of rows, as the product has them: of four axes XLA's CPU sums five times as long.
+        norm = jnp.square(u.astype(jnp.float32)).sum(axis=-1) * (0.5 * d**-0.5)
+        return jnp.exp(projected - (norm.reshape(shape) + stabiliser)) + self.kernel_epsilon
 
 
 def orthogonal_features(key: jax.Array, r: int, d: int) -> jax.Array:

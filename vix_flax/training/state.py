@@ -65,12 +65,17 @@ class StateProgram:
     """`create_state` of these arguments: traced at once, compiled when asked to, run when called.
 
     It runs once, so that XLA's CPU compiler is told to hurry. That takes half the time; the last
-    bits of what is drawn may differ from those that `create_state` draws.
+    bits of what is drawn may differ from those that `create_state` draws. When the object is gone,
+    so is the program: tens of megabytes, which `jax.jit` would keep.
     """
 
     def __init__(self, *args: Any, **kwargs: Any):
         self._given = _arguments(*args, **kwargs)
-        self._lowered = _create.lower(*self._given)
+
+        def create(*given):  # a function of its own: programs live as long as their function
+            return _create.__wrapped__(*given)
+
+        self._lowered = jax.jit(create, static_argnums=(2, 3, 4, 5, 6)).lower(*self._given)
 
     @property
     def shapes(self) -> TrainState:
@@ -99,7 +104,7 @@ def _arguments(model, image, tx, seed=0, ema=False, variables=None, mesh=None) -
     return np.uint32(seed), variables, model, tx, ema, shapes, mesh
 
 
-@partial(jax.jit, static_argnames=("model", "tx", "ema", "shapes", "mesh"))
+@partial(jax.jit, static_argnums=(2, 3, 4, 5, 6))
 def _create(seed, variables, model, tx, ema, shapes, mesh):
     params_key, features_key, rng = jax.random.split(jax.random.key(seed), 3)
     if variables is None:
