@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.experimental import serialize_executable
 from tiny_models import images, tiny
 
 from vix_flax.data import Augment
@@ -16,15 +17,15 @@ MODELS = ["fnet2d", "cvt_cifar"]
 MORE = ["levit_cifar", "vin", "vip", "cait_cifar", "crossformer", "pit"]
 
 
-def prepared(name):
-    model = tiny(name, dropout=0.0)
+def prepared(name, **fields):
+    model = tiny(name, **fields)
     image = images(model)[:1]
     batch = {"image": np.zeros((4, *image.shape[1:]), np.uint8), "label": np.arange(4)}
     return (lambda: create_state(model, image, optax.adam(1e-3))), batch
 
 
 def test_they_are_train_steps_one_program_for_each_shape():
-    fresh, batch = prepared("fnet2d")
+    fresh, batch = prepared("fnet2d", dropout=0.0)
     step = StepPrograms(augment=AUGMENT, context=None)
     half = {name: x[:2] for name, x in batch.items()}
     state, expected = fresh(), fresh()
@@ -44,10 +45,13 @@ def test_they_are_train_steps_one_program_for_each_shape():
     "name", [*MODELS, *(pytest.param(name, marks=pytest.mark.slow) for name in MORE)]
 )
 def test_every_array_has_room_in_a_block(name, monkeypatch, capfd):
-    monkeypatch.setattr(programs, "BLOCK_BYTES", {jax.default_backend(): 1})
+    monkeypatch.setattr(programs, "MANY_BYTES", {jax.default_backend(): 1})
+    monkeypatch.setattr(programs, "BLOCK_BYTES", 1)
     fresh, batch = prepared(name)
-    StepPrograms(augment=AUGMENT).compiled(jax.eval_shape(fresh), batch)
+    compiled = StepPrograms(augment=AUGMENT).compiled(jax.eval_shape(fresh), batch)
     assert "limit" not in capfd.readouterr().err  # as XLA says of an array that has none
+    with pytest.raises(Exception, match="Multiple temp buffer allocations"):  # they are in blocks
+        serialize_executable.serialize(compiled)
 
 
 def test_xla_says_so_of_an_array_without_room(capfd):
@@ -65,6 +69,9 @@ def test_the_largest_array_is_found_wherever_it_is():
     assert largest_array(unused) < 4 * 10 * 10
 
 
-def test_other_devices_are_left_alone(monkeypatch):
-    monkeypatch.setattr(programs, "BLOCK_BYTES", {})
-    assert programs.in_blocks(jax.make_jaxpr(jnp.sin)(1.0), (), None) is None
+@pytest.mark.parametrize("many", [{}, {"cpu": 2**30}])
+def test_elsewhere_and_where_there_are_few_there_are_no_blocks(many, monkeypatch):
+    monkeypatch.setattr(programs, "MANY_BYTES", many)
+    fresh, batch = prepared("fnet2d")
+    compiled = StepPrograms(augment=AUGMENT).compiled(jax.eval_shape(fresh), batch)
+    assert serialize_executable.serialize(compiled)

@@ -3,8 +3,9 @@
 XLA gives a program's temporaries one block of memory, and takes it back after every step. glibc
 keeps freed blocks of up to 32 MiB for the next step; a larger one is fetched anew from the system,
 page by page. In blocks that are kept, a step of CvT on two cores (330 MiB, 81,000 pages) takes a
-fifth less time, and with `keep_freed_memory`, as in `vix train`, a third less. The price: JAX's
-cache on disk does not take a program with several blocks, so it is compiled in every process.
+fifth less time, and with `keep_freed_memory`, as in `vix train`, a third less. The price: what a
+program needs is known only when it is compiled, so a large one is compiled twice; and JAX's cache on
+disk does not take it in blocks, so that every process compiles it once.
 """
 
 import warnings
@@ -16,7 +17,8 @@ from vix_flax.flops import largest_array
 from vix_flax.training.state import TrainState
 from vix_flax.training.step import train_step
 
-BLOCK_BYTES = {"cpu": 31 * 2**20}  # elsewhere memory is not the system's
+BLOCK_BYTES = 31 * 2**20
+MANY_BYTES = {"cpu": 64 * 2**20}  # of temporaries, from which blocks pay; elsewhere they never do
 
 
 class StepPrograms:
@@ -51,32 +53,24 @@ class StepPrograms:
 def compile_in_blocks(
     traced: jax.stages.Traced, whole: Any, mesh: jax.sharding.Mesh | None
 ) -> jax.stages.Compiled:
-    """The program of what was traced, with its temporaries in blocks if that pays.
+    """The program of what was traced; if it has many temporaries, they lie in blocks.
 
     Args:
         traced: by `jax.jit(…).trace`.
-        whole, mesh: see `in_blocks`.
-    """
-    with warnings.catch_warnings():
-        several = "Error writing persistent compilation cache .*Multiple temp buffer allocations"
-        warnings.filterwarnings("ignore", several)
-        return traced.lower().compile(in_blocks(traced.jaxpr, whole, mesh))
-
-
-def in_blocks(jaxpr: Any, whole: Any, mesh: jax.sharding.Mesh | None) -> dict[str, int] | None:
-    """Compiler options for a program whose temporaries lie in blocks; None: it is left as it is.
-
-    XLA complains of an array that no block can hold, so they are as large as the largest one.
-
-    Args:
-        jaxpr: of the program.
         whole: arrays of a size that each device has whole; others are cut.
         mesh: the devices; None: there is one.
     """
+    lowered = traced.lower()
+    compiled = lowered.compile()
     platform = jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
-    if platform not in BLOCK_BYTES:
-        return None
+    many = MANY_BYTES.get(platform)
+    if many is None or compiled.memory_analysis().temp_size_in_bytes <= many:
+        return compiled
+    # XLA complains of an array that no block can hold.
     devices = 1 if mesh is None else mesh.size
     sizes = (x.size * x.dtype.itemsize for x in jax.tree.leaves(whole))
-    block = max(BLOCK_BYTES[platform], largest_array(jaxpr) // devices, *sizes)
-    return {"xla_multiheap_size_constraint_per_heap": block}
+    block = max(BLOCK_BYTES, largest_array(traced.jaxpr) // devices, *sizes)
+    with warnings.catch_warnings():
+        several = "Error writing persistent compilation cache .*Multiple temp buffer allocations"
+        warnings.filterwarnings("ignore", several)
+        return lowered.compile({"xla_multiheap_size_constraint_per_heap": block})
