@@ -10,7 +10,7 @@ import sys
 from typing import NamedTuple
 from unittest import mock
 
-from turns import OURS, parser, save_if_asked, serve
+from turns import DEVICES, OURS, parser, save_if_asked, serve
 
 FIELDS = dict(image_size=32, num_classes=10, dim=128, depth=4, heads=4, mlp_dim=256, dim_head=32)
 SIDES = (OURS, "torch", "torch_compile", "torch_sdpa")
@@ -47,6 +47,7 @@ def model_parser(doc, **defaults):
     flags.add_argument("--models", nargs="+", choices=PEERS, help="default: all of the patch size")
     flags.add_argument("--patch-size", type=int, default=4, help=f"of {', '.join(FIVE)}")
     flags.add_argument("--sides", nargs="+", choices=SIDES, default=SIDES)
+    flags.add_argument("--device", choices=DEVICES, default="cpu", help="of every side")
     flags.add_argument("--dtype", choices=DTYPES, default=DTYPES[0], help="that both compute in")
     return flags
 

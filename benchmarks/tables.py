@@ -25,11 +25,8 @@ CALLED = {
     "torch_compile": "torch, compiled",
     "torch_sdpa": "torch, its own attention function",
 }
-OWN = {
-    "epochs": epochs,
-    "kernels": kernels,
-    "scale": scale,
-}  # scripts whose results have tables of their own
+# Scripts whose results have tables of their own.
+OWN = {"epochs": epochs, "kernels": kernels, "scale": scale}
 RATIOS = {
     TIME: "**time, ours / the fastest of torch**",
     MEMORY: "memory, ours / the least of torch",

@@ -43,13 +43,13 @@ def parser(doc, rounds=5, calls=5):
     parser = argparse.ArgumentParser(description=doc.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=rounds, help="turns of every side")
     parser.add_argument("--calls", type=int, default=calls, help="calls a turn")
-    parser.add_argument("--device", choices=DEVICES, default="cpu", help="of every side")
     parser.add_argument("--malloc", choices=MALLOC, default="default", help="of every side")
     parser.add_argument(
         "--ahead", type=int, default=1, metavar="ROWS", help="whose sides start and compile at once"
     )
     parser.add_argument("--save", action="store_true", help="writes JSON to benchmarks/results/")
     parser.add_argument("--worker", type=json.loads, metavar="SPEC", help=argparse.SUPPRESS)
+    parser.set_defaults(device="cpu")
     return parser
 
 
@@ -193,7 +193,7 @@ def save_if_asked(args, name, packages, measured, **content):
 
 
 def name_of(device):
-    """ "CPU", or what the GPU calls itself."""
+    """Of a device, for a result: a GPU's is what it calls itself."""
     if device == "cpu":
         return "CPU"
     query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]

@@ -4,8 +4,8 @@ XLA gives a program's temporaries one block of memory, and takes it back after e
 keeps freed blocks of up to 32 MiB for the next step; a larger one is fetched anew from the system,
 page by page. In blocks that are kept, a step of CvT on two cores (330 MiB, 81,000 pages) takes a
 fifth less time, and with `keep_freed_memory`, as in `vix train`, a third less. The price: what a
-program needs is known only when it is compiled, so a large one is compiled twice; and JAX's cache on
-disk does not take it in blocks, so that every process compiles it once.
+program needs is known only when it is compiled, so a large one is compiled twice; and JAX's cache
+on disk does not take it in blocks, so that every process compiles it once.
 """
 
 import warnings
