@@ -142,13 +142,15 @@ def convolve_tokens(v: jax.Array, kernel: jax.Array, block: int = 128) -> jax.Ar
     """
     b, n, h, e = v.shape
     taps = kernel.shape[0]
-    block = min(block, n)
+    halo = taps - 1
+    block = max(min(block, n), halo)
     count = -(-n // block)
-    window = block + taps - 1
-    band = _toeplitz(kernel.T, block, window)
+    band = _toeplitz(kernel.T, block, block + halo)
 
-    padded = jnp.pad(v, ((0, 0), (taps // 2, count * block - n + taps // 2), (0, 0), (0, 0)))
-    windows = jnp.stack([padded[:, i * block : i * block + window] for i in range(count)], axis=1)
+    front = taps // 2
+    padded = jnp.pad(v, ((0, 0), (front, (count + 1) * block - n - front), (0, 0), (0, 0)))
+    blocks = padded.reshape(b, count + 1, block, h, e)
+    windows = jnp.concatenate([blocks[:, :-1], blocks[:, 1:, :halo]], axis=2)
     out = jnp.einsum("hij,bcjhe->bcihe", band, windows)
     return out.reshape(b, count * block, h, e)[:, :n]
 
