@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from vix_flax.training.mesh import keep_cut
 from vix_flax.training.optimizer import evaluated_params
 
+STATIC = (2, 3, 4, 5, 6)  # of `_create`'s arguments: all but the arrays
 # Options for a program that runs once.
 COMPILED_ONCE = {"cpu": {"xla_backend_optimization_level": 0}}
 
@@ -75,7 +76,7 @@ class StateProgram:
         def create(*given):  # a function of its own: programs live as long as their function
             return _create.__wrapped__(*given)
 
-        self._lowered = jax.jit(create, static_argnums=(2, 3, 4, 5, 6)).lower(*self._given)
+        self._lowered = jax.jit(create, static_argnums=STATIC).lower(*self._given)
 
     @property
     def shapes(self) -> TrainState:
@@ -104,7 +105,7 @@ def _arguments(model, image, tx, seed=0, ema=False, variables=None, mesh=None) -
     return np.uint32(seed), variables, model, tx, ema, shapes, mesh
 
 
-@partial(jax.jit, static_argnums=(2, 3, 4, 5, 6))
+@partial(jax.jit, static_argnums=STATIC)
 def _create(seed, variables, model, tx, ema, shapes, mesh):
     params_key, features_key, rng = jax.random.split(jax.random.key(seed), 3)
     if variables is None:
