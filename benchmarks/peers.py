@@ -1,12 +1,14 @@
 """What is compared with what: our models, and the published torch classes with the same fields.
 
-Each pair has equally many parameters (`python benchmarks/peers.py` counts them). What the papers'
-scripts alone have (Hybrid ViN, CCN) is on no package index, so it has no peer here.
+Each pair has equally many parameters (`python benchmarks/peers.py` counts them). Hybrid ViN and CCN
+are in their paper's scripts alone, on no package index: here they are put together from published
+classes, as the paper says.
 """
 
 import importlib
 import os
 import sys
+from collections.abc import Callable
 from typing import NamedTuple
 from unittest import mock
 
@@ -21,9 +23,38 @@ PACKAGES = ("vix_flax", "jax", "flax", "optax", "torch", "vit-pytorch", "vision-
 class Peer(NamedTuple):
     preset: str  # ours
     module: str  # theirs
-    name: str
+    build: str | Callable  # its class, or a function of the module and fields
     own_fields: bool = False  # the preset's, not FIELDS
     unknown: tuple[str, ...] = ()  # fields that theirs does not have
+    rates: tuple[str, ...] = ("dropout",)  # fields that are 0 although the preset has none of them
+
+
+def hybrid_vin(module, patch_size, dim, **fields):
+    """The package's ViN with three convolutions for its patch embedding."""
+    from einops.layers.torch import Rearrange
+    from torch import nn
+
+    model = module.ViN(patch_size=patch_size, dim=dim, **fields)
+    widths = (3, 32, 64, dim)
+    convs = [nn.Conv2d(a, b, 3, padding=1) for a, b in zip(widths, widths[1:], strict=False)]
+    model.to_patch_embedding = nn.Sequential(*convs, Rearrange("b c h w -> b (h w) c"))
+    return model
+
+
+def ccn(module, image_size, stride, stochastic_depth, **fields):
+    """vit_pytorch's CCT with the attention of vision_xformer's ViN, 64 landmarks."""
+    from vision_xformer.vision_nystromformer import NystromAttention
+
+    first, *rest = stride
+    assert set(rest) == {1}
+    # Theirs has one stride for all convolutions: it is made for the map that the first one leaves.
+    fields = dict(img_size=image_size // first, stride=1, **fields)
+    model = module.CCT(stochastic_depth_rate=stochastic_depth, **fields)
+    model.tokenizer.conv_layers[0][0].stride = (first, first)
+    dim, heads = fields["embedding_dim"], fields["num_heads"]
+    for block in model.classifier.blocks:
+        block.self_attn = NystromAttention(dim, dim // heads, heads, num_landmarks=64)
+    return model
 
 
 PEERS = {
@@ -32,6 +63,14 @@ PEERS = {
     "vip": Peer("vip", "vision_xformer", "ViP"),
     "vil": Peer("vil", "vision_xformer", "ViL"),
     "fnet": Peer("fnet", "vision_xformer", "FNet", unknown=("heads", "dim_head")),
+    "hybrid_vin": Peer("hybrid_vin", "vision_xformer", hybrid_vin, own_fields=True),
+    "ccn": Peer(
+        "ccn",
+        "vit_pytorch.cct",
+        ccn,
+        own_fields=True,
+        rates=("dropout_rate", "attention_dropout", "stochastic_depth"),
+    ),
     "fnet2d": Peer("fnet2d", "vision_xformer", "FNet2D", own_fields=True),
     "cvt": Peer("cvt_cifar", "vit_pytorch.cvt", "CvT", own_fields=True),
     "levit": Peer("levit_cifar", "vit_pytorch.levit", "LeViT", own_fields=True),
@@ -87,7 +126,8 @@ def fields(name, patch_size):
     from vix_flax.presets import PRESETS
 
     preset = PRESETS[PEERS[name].preset][1]
-    return {**preset, **{field: 0.0 for field in preset if "dropout" in field}, "dropout": 0.0}
+    rates = [*(field for field in preset if "dropout" in field), *PEERS[name].rates]
+    return {**preset, **dict.fromkeys(rates, 0.0)}
 
 
 def serve_model(spec, ours, theirs):
@@ -173,7 +213,10 @@ def torch_model(side, name, fields):
     if side == "torch_sdpa":
         module.Attention.forward = by_sdpa
     given = {k: v for k, v in fields.items() if k not in peer.unknown}
-    model = getattr(module, peer.name)(**given)
+    if callable(peer.build):
+        model = peer.build(module, **given)
+    else:
+        model = getattr(module, peer.build)(**given)
     if side == "torch_compile":
         model.compile()
     return model
@@ -253,9 +296,10 @@ def main():
 
     for name in PEERS:
         both = fields(name, patch_size=4)
-        shapes = jax.eval_shape(our_model(name, both).init, jax.random.key(0), images(1, 32))
+        img = images(1, both.get("image_size", 32))
+        shapes = jax.eval_shape(our_model(name, both).init, jax.random.key(0), img)
         theirs = sum(p.numel() for p in torch_model("torch", name, both).parameters())
-        print(f"{name:8} ours {vix.count_params(shapes['params']):9,}  torch {theirs:9,}")
+        print(f"{name:10} ours {vix.count_params(shapes['params']):9,}  torch {theirs:9,}")
 
 
 if __name__ == "__main__":

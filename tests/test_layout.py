@@ -22,6 +22,7 @@ FLOORS = [
         "flops",
         "cores",
     },
+    {"array_bytes"},
     {"layers", "data", "training", "timing"},
     {"attention"},
     {"mixers"},

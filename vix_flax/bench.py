@@ -20,7 +20,7 @@ from vix_flax.presets import create_model
 from vix_flax.timing import Pace, median_seconds, out_of_memory
 from vix_flax.training import create_state, make_optimizer, make_schedule, train_step
 from vix_flax.training.mesh import batch_sharding, make_mesh, put_batch, state_shardings
-from vix_flax.training.programs import compile_in_blocks
+from vix_flax.training.programs import compile_frugally
 
 PEAK_SIDE = {"cpu": 2048}  # of the matrices; other devices need more work to be busy
 PEAK_CALLS = 5
@@ -111,7 +111,7 @@ def measure_model(model: nn.Module, batch_size: int, pace: Pace) -> Iterator[Spe
     ):
         start = time.perf_counter()
         traced = program.trace(*given, **options)
-        compiled = compile_in_blocks(traced, given[0], mesh)
+        compiled = compile_frugally(traced, given[0], mesh)
         speed = dict(
             task=task,
             batch_size=batch_size,

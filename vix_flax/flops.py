@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from jax.extend.core import ClosedJaxpr, Jaxpr
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 
 
 class Product(NamedTuple):
@@ -29,16 +29,6 @@ def largest_product(jaxpr: Any) -> int:
     return max((product.bytes for product in products(jaxpr)), default=0)
 
 
-def largest_array(jaxpr: Any) -> int:
-    """Bytes of the largest array that an equation gives, in a jaxpr and in the jaxprs inside it."""
-    largest = 0
-    for eqn in _used(getattr(jaxpr, "jaxpr", jaxpr)):
-        arrays = [out.aval for out in eqn.outvars if hasattr(out.aval, "shape")]
-        sizes = [math.prod(x.shape) * x.dtype.itemsize for x in arrays]
-        largest = max(largest, *sizes, *map(largest_array, _inner(eqn)))
-    return largest
-
-
 def products(jaxpr: Any, scope: tuple[str, ...] = (), times: int = 1) -> Iterator[Product]:
     """Every product in a jaxpr and in the jaxprs inside it.
 
@@ -48,7 +38,7 @@ def products(jaxpr: Any, scope: tuple[str, ...] = (), times: int = 1) -> Iterato
     Linen names the scope of each module, so an equation knows where it comes from: the class
     of the model, then names; method scopes carry a dot and einsum's a comma, and are left out.
     """
-    for eqn in _used(getattr(jaxpr, "jaxpr", jaxpr)):
+    for eqn in used_equations(getattr(jaxpr, "jaxpr", jaxpr)):
         names = str(eqn.source_info.name_stack).split("/")
         path = (*scope, *(n for n in names if n and "." not in n and "," not in n))
         runs = times
@@ -56,7 +46,7 @@ def products(jaxpr: Any, scope: tuple[str, ...] = (), times: int = 1) -> Iterato
             runs *= eqn.params["length"]
         elif eqn.primitive.name == "shard_map":  # its shapes are those of one device
             runs *= eqn.params["mesh"].size
-        for inner in _inner(eqn):
+        for inner in inner_jaxprs(eqn):
             yield from products(inner, path, runs)
         if branches := eqn.params.get("branches"):
             yield from products(max(branches, key=count_flops), path, runs)
@@ -66,19 +56,19 @@ def products(jaxpr: Any, scope: tuple[str, ...] = (), times: int = 1) -> Iterato
             yield Product(path[1:], runs * count, held)
 
 
-def _inner(eqn):
+def inner_jaxprs(eqn: JaxprEqn) -> list[ClosedJaxpr | Jaxpr]:
     """The jaxprs that an equation runs, but for a condition's branches."""
     return [value for value in eqn.params.values() if isinstance(value, ClosedJaxpr | Jaxpr)]
 
 
-def _used(jaxpr):
+def used_equations(jaxpr: Jaxpr) -> list[JaxprEqn]:
     """Its equations without those whose results nobody needs, as XLA would run them."""
     needed, used = set(map(id, jaxpr.outvars)), []
     for eqn in reversed(jaxpr.eqns):
         if eqn.effects or any(id(out) in needed for out in eqn.outvars):
             needed.update(map(id, eqn.invars))
             used.append(eqn)
-    return reversed(used)
+    return used[::-1]
 
 
 def _flops(eqn) -> int:

@@ -15,7 +15,7 @@ from vix_flax.models.image import check_dtype
 from vix_flax.preflight import GIB, bytes_needed
 from vix_flax.suggest import did_you_mean
 from vix_flax.timing import Pace, median_seconds, out_of_memory
-from vix_flax.training.programs import compile_in_blocks
+from vix_flax.training.programs import compile_frugally
 
 MIXES = {**ATTENTIONS, "fourier": Fourier}
 
@@ -126,7 +126,7 @@ def _point(name, n, sizes, limits, seconds, before):
     if at_least > limits.bytes:
         return replace(point, left_out=f"needs {_gib(at_least, limits.bytes)} for one product")
     try:
-        compiled = compile_in_blocks(traced, shapes, mesh=None)
+        compiled = compile_frugally(traced, shapes, mesh=None)
         point = replace(point, bytes=bytes_needed(compiled))
         if point.bytes > limits.bytes:
             return replace(point, left_out=f"needs {_gib(point.bytes, limits.bytes)}")

@@ -17,6 +17,11 @@ def params(c=8):
     return {"scale": 1 + normal(c, seed=1), "bias": normal(c, seed=2)}
 
 
+def batch_normed(x):
+    variables = {"params": params(), "batch_stats": {"mean": jnp.zeros(8), "var": jnp.ones(8)}}
+    return BatchNorm().apply(variables, x, False, mutable=["batch_stats"])[0]
+
+
 def value_and_grads(module, params, x):
     def objective(params, x):
         out = module.apply({"params": params}, x)
@@ -93,8 +98,8 @@ def test_batch_norm_keeps_nine_tenths_of_its_running_statistics():
         "params": {"scale": jnp.ones(8), "bias": jnp.zeros(8)},
         "batch_stats": {"mean": jnp.full(8, 5.0), "var": jnp.full(8, 7.0)},
     }
-    norm = BatchNorm(use_running_average=False)
-    _, updated = norm.apply(variables, x, mutable=["batch_stats"])
+    apply = BatchNorm().apply
+    _, updated = apply(variables, x, use_running_average=False, mutable=["batch_stats"])
     stats, rows = updated["batch_stats"], np.asarray(x).reshape(-1, 8)
     np.testing.assert_allclose(stats["mean"], 0.9 * 5 + 0.1 * rows.mean(axis=0), rtol=1e-5)
     np.testing.assert_allclose(stats["var"], 0.9 * 7 + 0.1 * rows.var(axis=0), rtol=1e-4)
@@ -105,5 +110,47 @@ def test_batch_norm_adds_epsilon_to_the_variance():
         "params": {"scale": jnp.ones(1), "bias": jnp.zeros(1)},
         "batch_stats": {"mean": jnp.full(1, 2.0), "var": jnp.full(1, 3e-5)},
     }
-    out = BatchNorm(use_running_average=True).apply(variables, jnp.full((1, 1), 3.0))
+    out = BatchNorm().apply(variables, jnp.full((1, 1), 3.0), use_running_average=True)
     np.testing.assert_allclose(out, 1 / np.sqrt(4e-5), rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("shape", [(6, 8), (2, 3, 4, 8)])
+def test_batch_norms_values_statistics_and_gradients_are_flaxs(shape, dtype):
+    x = (3 + 2 * normal(*shape)).astype(dtype)
+    fresh = {"mean": jnp.zeros(8), "var": jnp.ones(8)}
+
+    def value_and_grads(norm):
+        def objective(params, x):
+            variables = {"params": params, "batch_stats": fresh}
+            given = dict(use_running_average=False, mutable=["batch_stats"])
+            out, updated = norm.apply(variables, x, **given)
+            return jnp.sin(out.astype(jnp.float32)).sum(), (out, updated)
+
+        return jax.jit(jax.value_and_grad(objective, (0, 1), has_aux=True))(params(), x)
+
+    flax = nn.BatchNorm(momentum=0.9, epsilon=1e-5, dtype=dtype, use_fast_variance=False)
+    ours, theirs = map(value_and_grads, (BatchNorm(), flax))
+    close = dict(rtol=1e-5, atol=1e-5) if dtype == jnp.float32 else dict(rtol=2e-2, atol=2e-2)
+    assert jax.tree.structure(ours) == jax.tree.structure(theirs)
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        assert a.dtype == b.dtype
+        np.testing.assert_allclose(a.astype(jnp.float32), b.astype(jnp.float32), **close)
+
+
+def test_a_large_mean_does_not_swallow_the_variance_of_a_batch():
+    x = 4096 + normal(64, 3)
+    variables = BatchNorm().init(jax.random.key(0), x, True)
+    y, _ = BatchNorm().apply(variables, x, False, mutable=["batch_stats"])
+    exact = np.asarray(x, np.float64)
+    exact = (exact - exact.mean(axis=0)) / exact.std(axis=0)
+    np.testing.assert_allclose(y, exact, rtol=0, atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    "norm", [lambda x: LayerNorm().apply({"params": params()}, x), batch_normed]
+)
+def test_the_backward_pass_keeps_the_input_as_it_was_given(norm):
+    x = normal(32, 8).astype(jnp.bfloat16)
+    large = [leaf for leaf in jax.tree.leaves(jax.vjp(norm, x)[1]) if leaf.size == x.size]
+    assert [leaf.dtype for leaf in large] == [x.dtype]

@@ -27,9 +27,13 @@ class Mlp(nn.Module):
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         c = x.shape[-1]
         given = dict(dtype=self.dtype, initializer=self.initializer)
-        x = self.hidden(Dense(self.hidden_features, **given, name="dense1")(x))
-        x = nn.Dropout(self.dropout)(x, deterministic=not train)
-        x = Dense(c, **given, name="dense2")(x)
+        x = Dense(self.hidden_features, **given, name="dense1")(x)
+        dense2 = Dense(c, **given, name="dense2")
+        if train and self.dropout:  # in the backward pass it would be drawn again, for more time
+            x = nn.Dropout(self.dropout)(self.hidden(x), deterministic=False)
+            x = dense2(x)
+        else:
+            x = dense2(x, before=self.hidden)
         if not self.drops_output:
             return x
         return nn.Dropout(self.dropout)(x, deterministic=not train)
