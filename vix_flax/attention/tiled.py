@@ -1,8 +1,8 @@
 """Softmax attention a tile of the scores at a time, in both passes: no n × m array in memory.
 
 Dao et al. 2022 (FlashAttention), arXiv:2205.14135: the forward pass keeps each row's log-sum-exp,
-from which the backward pass forms its weights again. A tile is one head's scores of some images and
-queries against all keys, so its softmax needs no running maximum.
+from which the backward pass forms its weights again. A tile is what some heads (those of all images
+are taken alike) and queries score against all keys, so its softmax needs no running maximum.
 Cost O(n·m·(d + e)) time, O(n·(d + e)) memory beside one tile.
 q (b, n, h, d), k (b, m, h or 1, d), v (b, m, h or 1, e) -> (b, n, h, e)
 """
@@ -30,14 +30,14 @@ def tiled_attention(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
         return flash_attention(q, k, v)
     b, n, h, _ = q.shape
     k, v = (jnp.broadcast_to(x, (*x.shape[:2], h, x.shape[-1])) for x in (k, v))
-    images, queries = _tile(b, n, k.shape[1])
+    heads, queries = _tile(b * h, n, k.shape[1])
     padded = jnp.pad(q, ((0, 0), (0, -n % queries), (0, 0), (0, 0)))
-    # Every n-th image makes a tile: of a batch cut over devices, each has its share of all tiles.
-    by_tile = partial(rearrange, pattern="(g s) (c n) h d -> (s h) c g n d", g=images)
-    out = _attend(
-        by_tile(padded, n=queries), by_tile(k, c=1)[:, 0], by_tile(v, c=1)[:, 0]
-    )  # (s h, c, g, queries, e)
-    return rearrange(out, "(s h) c g n e -> (g s) (c n) h e", h=h)[:, :n]
+    q, k, v = (rearrange(x, "b n h d -> (b h) n d") for x in (padded, k, v))
+    # Every n-th head makes a tile: of a batch cut over devices, each has its share of all tiles.
+    by_tile = partial(rearrange, pattern="(g s) (c n) d -> s c g n d", g=heads)
+    out = _attend(by_tile(q, n=queries), by_tile(k, c=1)[:, 0], by_tile(v, c=1)[:, 0])
+    out = rearrange(out, "s c g n e -> (g s) (c n) e")
+    return rearrange(out, "(b h) n e -> b n h e", h=h)[:, :n]
 
 
 def head_by_head(
@@ -58,12 +58,12 @@ def head_by_head(
     return rearrange(out, "(s h) g n 1 e -> (g s) n h e", h=h)
 
 
-def _tile(batch: int, queries: int, keys: int) -> tuple[int, int]:
-    """Images and queries of a tile: as many queries as fit, then as many images."""
+def _tile(heads: int, queries: int, keys: int) -> tuple[int, int]:
+    """Heads and queries of a tile: as many queries as fit, then as many heads."""
     room = _tile_bytes() // (4 * keys)  # rows
     chunks = -(-queries // max(1, min(queries, room)))
     rows = -(-queries // chunks)
-    return images_at_once(batch, 4 * keys * rows, _tile_bytes()), rows
+    return images_at_once(heads, 4 * keys * rows, _tile_bytes()), rows
 
 
 def _tile_bytes() -> int:
@@ -72,7 +72,7 @@ def _tile_bytes() -> int:
 
 def images_at_once(batch: int, bytes_per_image: int, budget: int) -> int:
     """The largest divisor of the batch that stays within the budget of the devices, which share it
-    evenly where they can; at least one image, or one for each device.
+    evenly where they can; at least one image, or one for each device. Or of heads, of a batch.
     """
     devices = devices_sharing(batch)
     most = max(devices, min(batch, budget * devices // bytes_per_image))
@@ -87,7 +87,7 @@ def devices_sharing(batch: int) -> int:
 
 @jax.custom_vjp
 def _attend(q, k, v):
-    """q (t, c, g, n, d), k (t, g, m, d), v (t, g, m, e) -> (t, c, g, n, e): t · c tiles."""
+    """q (s, c, g, n, d), k (s, g, m, d), v (s, g, m, e) -> (s, c, g, n, e): s · c tiles."""
     return _forward(q, k, v)[0]
 
 
@@ -100,16 +100,16 @@ def _forward(q, k, v):
         out = jnp.einsum("gnm,gme->gne", weights.astype(v.dtype), v)
         return (out / total).astype(v.dtype), top + jnp.log(total)
 
-    def one_head(given):
+    def some_heads(given):
         q, k, v = given
         return _map(lambda q: one_tile(q, k, v), q)
 
-    out, log_total = _map(one_head, (q, k, v))
+    out, log_total = _map(some_heads, (q, k, v))
     return out, (q, k, v, out, log_total)
 
 
 def _backward(saved, g):
-    def one_head(given):
+    def some_heads(given):
         q, k, v, out, log_total, g = given
 
         def one_tile(given):
@@ -136,7 +136,7 @@ def _backward(saved, g):
         (to_k, to_v), to_q = jax.lax.scan(add, zeros, given)
         return to_q, to_k.astype(k.dtype), to_v.astype(v.dtype)
 
-    return _map(one_head, (*saved, g))
+    return _map(some_heads, (*saved, g))
 
 
 _attend.defvjp(_forward, _backward)
