@@ -9,6 +9,7 @@ import importlib
 import os
 import sys
 from collections.abc import Callable
+from itertools import pairwise
 from typing import NamedTuple
 from unittest import mock
 
@@ -36,7 +37,7 @@ def hybrid_vin(module, patch_size, dim, **fields):
 
     model = module.ViN(patch_size=patch_size, dim=dim, **fields)
     widths = (3, 32, 64, dim)
-    convs = [nn.Conv2d(a, b, 3, padding=1) for a, b in zip(widths, widths[1:], strict=False)]
+    convs = [nn.Conv2d(a, b, 3, padding=1) for a, b in pairwise(widths)]
     model.to_patch_embedding = nn.Sequential(*convs, Rearrange("b c h w -> b (h w) c"))
     return model
 
