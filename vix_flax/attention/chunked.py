@@ -13,6 +13,7 @@ from einops import rearrange
 from flax import linen as nn
 
 from vix_flax.checks import require_positive_ints, require_rates
+from vix_flax.layers.dropout import drop
 
 
 class Chunked(nn.Module):
@@ -56,7 +57,7 @@ class Chunked(nn.Module):
             weights = jnp.exp(scores - new_top[..., None])
             if rate:
                 mask_key = jax.random.fold_in(jax.random.fold_in(key, i), j)
-                weights *= jax.random.bernoulli(mask_key, 1 - rate, weights.shape) / (1 - rate)
+                weights = drop(weights, mask_key, rate)
             shrink = jnp.exp(top - new_top)
             part = jnp.einsum(
                 "bhnm,bmhe->bhne", weights.astype(v.dtype), v, preferred_element_type=jnp.float32

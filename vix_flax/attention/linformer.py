@@ -15,6 +15,7 @@ from vix_flax.attention.softmax import attention_weights
 from vix_flax.attention.tiled import tiled_attention
 from vix_flax.checks import require_positive_ints, require_rates
 from vix_flax.layers.dense import fan_in_uniform
+from vix_flax.layers.dropout import Dropout
 
 
 class Linformer(nn.Module):
@@ -51,7 +52,7 @@ class Linformer(nn.Module):
             q = rearrange(q, "b n h d -> b (n h) 1 d")
         q = q * d**-0.5
         if self.attention_dropout and train:
-            weights = nn.Dropout(self.attention_dropout)(attention_weights(q, k), False)
+            weights = Dropout(self.attention_dropout)(attention_weights(q, k), train)
             out = jnp.einsum("bhnk,bkhe->bnhe", weights.astype(v.dtype), v)
         else:
             out = tiled_attention(q, k, v)

@@ -5,6 +5,7 @@ q (b, n, h, d), k (b, m, h, d), v (b, m, h, e) -> (b, n, h, e)
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar
 
 import jax
@@ -14,6 +15,7 @@ from flax import linen as nn
 from vix_flax.attention.flash import flash_applies
 from vix_flax.attention.tiled import images_at_once, tiled_attention
 from vix_flax.checks import require_rates
+from vix_flax.layers.dropout import drop
 
 # Scores larger than this are formed a few images at a time, or in tiles where nothing is done to
 # them but the softmax: on a CPU, writing them all out and reading them back costs more than
@@ -70,8 +72,7 @@ class Softmax(nn.Module):
             if not unmixed:
                 weights, total = weights / total, 1.0
             if rate:
-                keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, weights.shape[1:]))
-                weights = jnp.where(keep(keys), weights / (1 - rate), 0)
+                weights = jax.vmap(partial(drop, rate=rate))(weights, keys)
             weights = mix_weights(weights).astype(v.dtype)
             if v.shape[2] == 1:
                 out = jnp.einsum("bhnm,bme->bhne", weights, v[:, :, 0])

@@ -9,6 +9,7 @@ from vix_flax.layers.cross_scale_embed import CrossScaleEmbed
 from vix_flax.layers.dense import Dense
 from vix_flax.layers.depthwise import DepthwiseConv
 from vix_flax.layers.drop_path import DropPath
+from vix_flax.layers.dropout import Dropout
 from vix_flax.layers.layer_scale import LayerScale
 from vix_flax.layers.mlp import GluMlp, Mlp
 from vix_flax.layers.norm import BatchNorm, LayerNorm, SigmaNorm
@@ -42,6 +43,7 @@ __all__ = [
     "DepthwiseConv",
     "DistanceBias",
     "DropPath",
+    "Dropout",
     "DynamicPositionBias",
     "EMBEDS",
     "GeluPatchEmbed",

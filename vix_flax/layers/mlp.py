@@ -8,6 +8,7 @@ from flax import linen as nn
 
 from vix_flax.layers.activation import activate
 from vix_flax.layers.dense import Dense
+from vix_flax.layers.dropout import Dropout
 
 
 class Mlp(nn.Module):
@@ -29,14 +30,13 @@ class Mlp(nn.Module):
         given = dict(dtype=self.dtype, initializer=self.initializer)
         x = Dense(self.hidden_features, **given, name="dense1")(x)
         dense2 = Dense(c, **given, name="dense2")
-        if train and self.dropout:  # in the backward pass it would be drawn again, for more time
-            x = nn.Dropout(self.dropout)(self.hidden(x), deterministic=False)
-            x = dense2(x)
+        if train and self.dropout:  # drawing again, in the backward pass, would take more time
+            x = dense2(Dropout(self.dropout)(self.hidden(x), train))
         else:
             x = dense2(x, before=self.hidden)
         if not self.drops_output:
             return x
-        return nn.Dropout(self.dropout)(x, deterministic=not train)
+        return Dropout(self.dropout)(x, train)
 
     @property
     def hidden_features(self) -> int:

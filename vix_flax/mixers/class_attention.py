@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from vix_flax.layers.dense import Dense
+from vix_flax.layers.dropout import Dropout
 
 
 class ClassAttention(nn.Module):
@@ -34,4 +35,4 @@ class ClassAttention(nn.Module):
         kv = Dense(2 * h * d, False, self.dtype, name="to_kv")(asked).reshape(b, -1, 2, h, d)
         out = self.core(q, kv[:, :, 0], kv[:, :, 1], train=train).reshape(b, n, h * d)
         out = Dense(c, dtype=self.dtype, name="to_out")(out)
-        return nn.Dropout(self.out_dropout)(out, deterministic=not train)
+        return Dropout(self.out_dropout)(out, train)

@@ -11,6 +11,7 @@ from flax import linen as nn
 
 from vix_flax.layers.dense import Dense
 from vix_flax.layers.depthwise import DepthwiseConv
+from vix_flax.layers.dropout import Dropout
 from vix_flax.layers.norm import BatchNorm
 
 
@@ -59,4 +60,4 @@ class ConvAttention(nn.Module):
         kv = project(x, train).reshape(b, -1, 2, h, d)
         out = self.core(q, kv[:, :, 0], kv[:, :, 1], train=train).reshape(*x.shape[:3], h * d)
         out = Dense(c, dtype=self.dtype, name="to_out")(out)
-        return nn.Dropout(self.out_dropout)(out, deterministic=not train)
+        return Dropout(self.out_dropout)(out, train)

@@ -11,6 +11,7 @@ from flax import linen as nn
 
 from vix_flax.layers.activation import gelu
 from vix_flax.layers.dense import Dense
+from vix_flax.layers.dropout import Dropout
 from vix_flax.layers.norm import BatchNorm
 from vix_flax.layers.position_bias import DistanceBias
 
@@ -52,4 +53,4 @@ class LeViTAttention(nn.Module):
         out = gelu(out.reshape(*asking.shape[:3], -1))
         out = Dense(self.dim_out, dtype=self.dtype, name="to_out")(out)
         out = normed(out, "out", nn.initializers.zeros)
-        return nn.Dropout(self.out_dropout)(out, deterministic=not train)
+        return Dropout(self.out_dropout)(out, train)

@@ -10,6 +10,7 @@ import jax
 from flax import linen as nn
 
 from vix_flax.layers.dense import Dense
+from vix_flax.layers.dropout import Dropout
 from vix_flax.layers.rotary import rotary_angles, rotate
 
 
@@ -70,7 +71,7 @@ class SelfAttention(nn.Module):
         if not self.project_out:
             return out
         out = Dense(c, self.out_bias, self.dtype, self.initializer, name="to_out")(out)
-        return nn.Dropout(self.out_dropout)(out, deterministic=not train)
+        return Dropout(self.out_dropout)(out, train)
 
 
 def needs_projection(heads: int, dim_head: int, dim: int) -> bool:

@@ -14,6 +14,7 @@ from vix_flax.checks import require_positive_ints, require_rates
 from vix_flax.layers import (
     ConvTokenizer,
     Dense,
+    Dropout,
     LayerNorm,
     SequencePool,
     build,
@@ -120,7 +121,7 @@ class CCX(AttentionBackbone, kw_only=True):
         if self.positional_embedding == "learnable":
             positions = nn.initializers.truncated_normal(0.2, lower=-10.0, upper=10.0)
             self.pos_embedding = self.param("pos_embedding", positions, shape)
-        self.emb_drop = nn.Dropout(self.dropout_rate)
+        self.emb_drop = Dropout(self.dropout_rate)
         block = self.rematted(RenormBlock)
         self.blocks = [
             build(
@@ -149,7 +150,7 @@ class CCX(AttentionBackbone, kw_only=True):
             x = x + self.pos_embedding.astype(x.dtype)
         elif self.positional_embedding == "sine":
             x = x + jnp.asarray(sine_positions(*x.shape[1:]), x.dtype)
-        return self.emb_drop(x, deterministic=not train)
+        return self.emb_drop(x, train)
 
     def encode(self, tokens: jax.Array, *, train: bool = False) -> jax.Array:
         """`(b, n, embedding_dim) -> (b, n, embedding_dim)`: through all blocks, then normed."""

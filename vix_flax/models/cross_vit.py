@@ -10,7 +10,15 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from vix_flax.checks import require_positive_ints, require_rates
-from vix_flax.layers import Dense, LayerNorm, ModuleDef, NormPatchEmbed, build, prepend_token
+from vix_flax.layers import (
+    Dense,
+    Dropout,
+    LayerNorm,
+    ModuleDef,
+    NormPatchEmbed,
+    build,
+    prepend_token,
+)
 from vix_flax.mixers import ClassAttention
 from vix_flax.models.backbone import AttentionBackbone
 from vix_flax.models.image import check_image, pair
@@ -37,7 +45,7 @@ class PatchTokens(nn.Module):
         x = prepend_token(self.param("cls_token", unit_normal, (1, 1, self.dim)), x)
         positions = self.param("pos_embedding", unit_normal, (1, *x.shape[1:]))
         x = x + positions.astype(x.dtype)
-        return nn.Dropout(self.emb_dropout)(x, deterministic=not train)
+        return Dropout(self.emb_dropout)(x, train)
 
 
 class CrossBranch(nn.Module):

@@ -13,6 +13,7 @@ from flax import linen as nn
 from vix_flax.checks import require_positive_ints, require_rates
 from vix_flax.layers import (
     Dense,
+    Dropout,
     LayerNorm,
     ModuleDef,
     PatchEmbed,
@@ -190,7 +191,7 @@ class ViX(AttentionBackbone, kw_only=True):
         if self.position == "learned" or (self.reference and self.unused_positions):
             shape = (1, rows * columns + self.class_token, self.dim)
             self.pos_embedding = self.param("pos_embedding", unit_normal, shape)
-        self.emb_drop = nn.Dropout(self.emb_dropout)
+        self.emb_drop = Dropout(self.emb_dropout)
 
     def setup_encoder(self) -> None:
         """Blocks, and the norm behind them."""
@@ -217,7 +218,7 @@ class ViX(AttentionBackbone, kw_only=True):
             x = prepend_token(self.cls_token, x)
         if self.position == "learned":
             x = x + self.pos_embedding.astype(x.dtype)
-        return self.emb_drop(x, deterministic=not train)
+        return self.emb_drop(x, train)
 
     def embedded(self, img: jax.Array, train: bool) -> jax.Array:
         """`(b, H, W, C) -> (b, h, w, dim)`; `train` is for embeddings that have dropout."""

@@ -12,7 +12,7 @@ from flax import linen as nn
 
 from vix_flax.attention.softmax import attention_scores
 from vix_flax.checks import require_positive_ints, require_rates
-from vix_flax.layers import Dense, GluMlp, LayerNorm, Mlp, ModuleDef
+from vix_flax.layers import Dense, Dropout, GluMlp, LayerNorm, Mlp, ModuleDef
 
 
 class CarriedAttention(nn.Module):
@@ -35,7 +35,7 @@ class CarriedAttention(nn.Module):
         qkv = Dense(3 * h * d, False, self.dtype, name="to_qkv")(x).reshape(b, n, 3, h, d)
         scores = attention_scores(qkv[:, :, 0] * d**-0.5, qkv[:, :, 1])
         scores = scores if before is None else scores + before
-        weights = nn.Dropout(self.dropout)(nn.softmax(scores), deterministic=not train)
+        weights = Dropout(self.dropout)(nn.softmax(scores), train)
         out = jnp.einsum("bhnm,bmhd->bnhd", weights.astype(x.dtype), qkv[:, :, 2])
         return Dense(c, dtype=self.dtype, name="to_out")(out.reshape(b, n, h * d)), scores
 
