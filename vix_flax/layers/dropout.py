@@ -10,7 +10,7 @@ from flax import linen as nn
 
 
 class Dropout(nn.Module):
-    """Each element is 0 with probability `rate`, else scaled to keep the mean; shape and dtype kept.
+    """Each element is 0 with probability `rate`, else scaled to keep the mean; dtype kept.
 
     The identity unless `train`; draws from the stream `dropout`.
     """
