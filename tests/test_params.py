@@ -69,7 +69,7 @@ def rows():
         yield pytest.param(row, id=f"{row['variant']}-{row['name']}", marks=marks)
 
 
-@pytest.mark.parametrize("row", rows())
+@pytest.mark.parametrize("row", list(rows()))
 def test_count_equals_the_published_one(row):
     model = build(row["variant"], row["config"])
     assert count(model) == row["params"]

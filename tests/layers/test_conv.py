@@ -64,6 +64,18 @@ def test_gradients_are_xlas(size, kernel_size, stride, padding, dtype):
         np.testing.assert_allclose(a.astype(jnp.float32), b.astype(jnp.float32), **close)
 
 
+def test_only_a_cpu_has_products_for_gradients(monkeypatch):
+    def convolutions():
+        given = normal(2, 5, 6, 3), normal(3, 3, 3, 4, seed=1)
+        program = jax.make_jaxpr(lambda *given: gradients(convolve, *given, 2, 1))(*given)
+        return str(program).count("conv_general_dilated")
+
+    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
+    assert convolutions() == 1  # the forward pass
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert convolutions() == 3
+
+
 def test_a_gradient_of_the_gradient_is_xlas():
     x, kernel = normal(2, 5, 6, 3), normal(3, 3, 3, 4, seed=1)
 

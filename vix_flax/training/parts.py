@@ -1,7 +1,7 @@
 """A batch in parts; on a CPU as many as keep what a backward pass needs in its caches.
 
 Of 32 images at 1,025 tokens a training step keeps one or two GiB between its two passes. A CPU then
-waits for memory, and for the pages that it must be given anew at every step: in parts of 48 MiB the
+waits for memory, and for the pages that it must be given anew at every step: in parts of 40 MiB the
 same step takes half to three quarters of the time (`benchmarks/`). GPUs and TPUs hide both, and are
 best left to see the whole batch.
 """
@@ -16,7 +16,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from vix_flax.training.mesh import AXES
 
-KEPT_BYTES = {"cpu": 48 * 2**20}  # of a part, on all devices together; elsewhere: no limit
+KEPT_BYTES = {"cpu": 40 * 2**20}  # of a part, on all devices together; elsewhere: no limit
 
 
 def parts_in_cache(kept: Any, images: int, least: int, mesh: Mesh | None) -> int:
