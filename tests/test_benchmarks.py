@@ -67,6 +67,7 @@ def test_sides_take_turns(module, tmp_path, capsys):
         "import json, sys\n"
         f"sys.path.insert(0, {str(FOLDER)!r})\n"
         "import turns\n"
+        "turns.TURN_SECONDS = 0\n"
         "spec = json.loads(sys.argv[2])\n"
         "note = lambda: open(spec['log'], 'a').write(spec['side'])\n"
         "turns.serve(lambda: None, lambda: note)\n"
@@ -84,6 +85,14 @@ def test_sides_take_turns(module, tmp_path, capsys):
     warmed_up, then = log.read_text()[: 2 * turns.WARM_UP], log.read_text()[2 * turns.WARM_UP :]
     assert sorted(warmed_up) == ["A"] * turns.WARM_UP + ["B"] * turns.WARM_UP
     assert then == "AABB" * 2 + "AABB"
+
+
+def test_quick_calls_fill_a_turn(module, monkeypatch):
+    turns = module("turns")
+    monkeypatch.setattr(turns, "TURN_SECONDS", 10)
+    monkeypatch.setattr(turns, "timed", lambda call: call())
+    assert turns.turn(lambda: 4, calls=2) == [4, 4, 4]
+    assert turns.turn(lambda: 20, calls=2) == [20, 20]
 
 
 def test_table_has_times_and_ratios(tables):
