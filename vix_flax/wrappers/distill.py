@@ -31,7 +31,7 @@ class Distillable(nn.Module):
             return super().__call__(img, train=train)
         tokens = self.tokens(img, train=train)
         token = jnp.broadcast_to(distill_token.astype(tokens.dtype), (len(tokens), 1, self.dim))
-        token = self.emb_drop(token, deterministic=not train)
+        token = self.emb_drop(token, train)
         encoded = self.encode(jnp.concatenate([tokens, token], axis=1), train=train)
         features = self.pooled(encoded[:, :-1])
         return (self.head(features) if self.num_classes else features), encoded[:, -1]
