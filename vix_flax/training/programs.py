@@ -1,7 +1,7 @@
 """Training steps compiled ahead: one for each shape of batch; on a CPU, large ones save memory.
 
 XLA orders a CPU's work so that much of it could be done at once, by which a step holds arrays for
-longer: CvT's takes 165 MiB on each device instead of 117. And it gives a program's temporaries one
+longer: CvT's takes 159 MiB on each device instead of 119. And it gives a program's temporaries one
 block of memory, which it takes back after every step. glibc keeps freed blocks of up to 32 MiB for
 the next step; a larger one is fetched anew from the system, page by page. In blocks that are kept,
 a step of CvT takes a fifth less time, and with `keep_freed_memory`, as in `vix train`, a third.
