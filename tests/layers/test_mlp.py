@@ -35,6 +35,23 @@ def test_two_dense_layers_and_an_activation(name, activation):
     np.testing.assert_allclose(run(module), by_hand, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("cls", [Mlp, GluMlp])
+def test_the_backward_pass_keeps_hidden_units_once_and_its_gradients_are_plain(cls):
+    module = cls(24)
+    weights = params(module)
+
+    def plain(weights, x):
+        return dense(weights["dense2"], module.hidden(dense(weights["dense1"], x)))
+
+    apply = lambda weights, x: module.apply({"params": weights}, x)
+    out, pull = jax.vjp(apply, weights, x)
+    _, plain_pull = jax.vjp(plain, weights, x)
+    hidden = 2 * 9 * module.hidden_features
+    assert sum(leaf.size for leaf in jax.tree.leaves(pull) if leaf.size >= 2 * 9 * 24) == hidden
+    for a, b in zip(jax.tree.leaves(pull(out)), jax.tree.leaves(plain_pull(out)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
 def test_the_second_half_of_a_gated_mlps_hidden_units_is_the_gate():
     module = GluMlp(4, "relu")
     weights = params(module)

@@ -72,7 +72,7 @@ def _tile_bytes() -> int:
 
 def images_at_once(batch: int, bytes_per_image: int, budget: int) -> int:
     """The largest divisor of the batch that stays within the budget of the devices, which share it
-    evenly where they can; at least one image, or one for each device. Or of heads, of a batch.
+    evenly where they can; at least one image, or one for each device. Heads can be counted alike.
     """
     devices = devices_sharing(batch)
     most = max(devices, min(batch, budget * devices // bytes_per_image))

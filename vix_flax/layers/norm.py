@@ -109,8 +109,8 @@ batch_norm.defvjp(_batch_forward, _batch_backward)
 class BatchNorm(nn.Module):
     """Normalisation of `(..., c)` over all axes but the last (arXiv:1502.03167).
 
-    Names and constants are Flax's and PyTorch's, but for one: the running variance is the biased
-    one, as Flax's is; PyTorch keeps the unbiased. `dtype` is the result's (None: the input's).
+    Constants are PyTorch's and variables have Flax's names. The running variance is the biased one,
+    as Flax's is; PyTorch keeps the unbiased. `dtype` is the result's (None: the input's).
     """
 
     momentum: float = 0.9  # what the running statistics keep of themselves
