@@ -124,6 +124,24 @@ def test_pseudo_inverse_is_numpys(per_matrix):
     assert error.max() < 1e-3
 
 
+@pytest.mark.parametrize("per_matrix", [True, False])
+def test_pseudo_inverse_has_the_gradient_of_its_steps(per_matrix):
+    def plainly(x):
+        axis = -1 if per_matrix else None
+        rows, columns = (jnp.abs(x).sum(axis=i).max(axis=axis, keepdims=True) for i in (-1, -2))
+        z = jnp.matrix_transpose(x) / (rows * columns)[..., None]
+        one = jnp.eye(x.shape[-1])
+        for _ in range(6):
+            y = x @ z
+            z = 0.25 * z @ (13 * one - y @ (15 * one - y @ (7 * one - y)))
+        return z
+
+    x, g = jax.nn.softmax(2 * normal(2, 3, 6, 6)), normal(2, 3, 6, 6)
+    (expected,) = jax.vjp(plainly, x)[1](g)
+    (gradient,) = jax.vjp(lambda x: inverted(x, 6, per_matrix), x)[1](g)
+    np.testing.assert_allclose(gradient, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
+
+
 def test_pseudo_inverse_scales_each_matrix_by_itself():
     x = jax.nn.softmax(normal(2, 3, 6, 6))
     one = inverted(x[:1, :1], 1, True)
