@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from vix_flax.attention.products import along_rows, sum_over_tokens
+
 
 class Linear(nn.Module):
     """φ(q) (φ(k)ᵀ v) / (φ(q) · Σ φ(k) + ε), non-causal; queries are not scaled."""
@@ -44,9 +46,8 @@ def kernel_attention(q: jax.Array, k: jax.Array, v: jax.Array, epsilon: float = 
     h, dtype = q.shape[1], v.dtype
     k = jnp.broadcast_to(k, (k.shape[0], h, *k.shape[2:]))
     v = jnp.broadcast_to(v, (*v.shape[:2], h, v.shape[-1])).swapaxes(1, 2).astype(jnp.float32)
-    context = jnp.einsum("bhmr,bhme->bhre", k, v)
     normaliser = jnp.einsum("bhnr,bhr->bhn", q, k.sum(axis=2)) + epsilon
-    out = jnp.einsum("bhnr,bhre->bhne", q, context) / normaliser[..., None]
+    out = q @ sum_over_tokens(k, v) * along_rows(1 / normaliser, v.shape[-1])
     return out.swapaxes(1, 2).astype(dtype)
 
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from vix_flax.attention.linear import kernel_attention, kernel_factors
+from vix_flax.attention.products import along_rows
 from vix_flax.attention.tiled import head_by_head
 from vix_flax.checks import require_positive_ints
 
@@ -79,7 +80,8 @@ class Performer(nn.Module):
             stabiliser = jax.lax.stop_gradient(stabiliser)
         # Of rows, as the product has them: of four axes XLA's CPU sums five times as long.
         norm = jnp.square(u.astype(jnp.float32)).sum(axis=-1) * (0.5 * d**-0.5)
-        return jnp.exp(projected - (norm.reshape(shape) + stabiliser)) + self.kernel_epsilon
+        shift = along_rows(norm.reshape(shape[:-1]) + stabiliser[..., 0], len(directions))
+        return jnp.exp(projected - shift) + self.kernel_epsilon
 
 
 def orthogonal_features(key: jax.Array, r: int, d: int) -> jax.Array:
