@@ -22,6 +22,19 @@ def test_dense_is_a_linear_map_of_the_last_axis(lead, use_bias):
     np.testing.assert_allclose(out, by_hand, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize(("c", "features"), [(6, 4), (4, 6)])
+def test_dense_has_the_gradients_of_its_product(c, features):
+    x, kernel, g = normal(2, 3, c), normal(c, features, seed=1), normal(2, 3, features, seed=2)
+    layer = Dense(features, use_bias=False)
+    apply = lambda x, kernel: layer.apply({"params": {"kernel": kernel}}, x)
+    to_x, to_kernel = jax.vjp(apply, x, kernel)[1](g)
+    np.testing.assert_allclose(to_x, g @ kernel.T, atol=1e-5)
+    expected = x.reshape(-1, c).T @ g.reshape(-1, features)
+    np.testing.assert_allclose(to_kernel, expected, atol=1e-5)
+    _, forward = jax.jvp(apply, (x, kernel), (x, kernel))
+    np.testing.assert_allclose(forward, 2 * x @ kernel, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("layer", "shape", "fan_in"),
     [(Dense(60), (2, 16), 16), (Conv(40, 3), (1, 5, 5, 4), 36)],

@@ -2,7 +2,8 @@
 
 Every published model starts from weights and biases drawn from U(-1/√fan_in, 1/√fan_in). Tokens are
 flattened before the product because XLA then computes the weight gradient as one plain matrix
-product (2.5 times faster on a CPU than contracting batch and token axes together).
+product (2.5 times faster on a CPU than contracting batch and token axes together), and the narrower
+factor of that product comes first.
 """
 
 from collections.abc import Callable
@@ -45,10 +46,32 @@ class Dense(nn.Module):
         bias = self.param("bias", bias_init, (self.features,)) if self.use_bias else None
         x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
         if before is None:
-            y = x.reshape(-1, c) @ kernel
+            y = _product(x.reshape(-1, c), kernel)
         else:
-            product = lambda x, kernel: before(x).reshape(-1, c) @ kernel
+            product = lambda x, kernel: _product(before(x).reshape(-1, c), kernel)
             y = jax.checkpoint(product)(x, kernel)
         if bias is not None:
             y = y + bias
         return y.reshape(*lead, self.features)
+
+
+def _product(tokens, kernel):
+    c, features = kernel.shape
+    return _narrowing(tokens, kernel) if c > features else tokens @ kernel
+
+
+@jax.custom_jvp
+def _narrowing(tokens, kernel):
+    """tokens @ kernel, of which the kernel's gradient is (gᵀ tokens)ᵀ, not tokensᵀ g: XLA's CPU
+    turns the first factor round (1,024 tokens from 512 to 128: 1.3 ms instead of 2.4)."""
+    return tokens @ kernel
+
+
+@_narrowing.defjvp
+def _narrowing_jvp(primals, tangents):
+    tokens, kernel = primals
+    to_tokens, to_kernel = tangents
+    # Without the barrier XLA would swap the factors to save the transpose.
+    turned = jax.lax.optimization_barrier(to_kernel.T)
+    by_kernel = jax.lax.dot_general(tokens, turned, (((1,), (1,)), ((), ())))
+    return tokens @ kernel, to_tokens @ kernel + by_kernel
