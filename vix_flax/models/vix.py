@@ -19,6 +19,7 @@ from vix_flax.layers import (
     PatchEmbed,
     build,
     field_names,
+    mean_pool,
     prepend_token,
 )
 from vix_flax.layers.rotary import check_rotary_width
@@ -235,4 +236,4 @@ class ViX(AttentionBackbone, kw_only=True):
         """`(b, n, dim) -> (b, dim)`: the class token, or the mean of all tokens."""
         if self.pool == "cls":
             return tokens[:, 0]
-        return tokens.mean(axis=1, dtype=jnp.float32).astype(tokens.dtype)
+        return mean_pool(tokens)
