@@ -1,6 +1,5 @@
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 
 from vix_flax import create_model
@@ -10,7 +9,6 @@ from vix_flax.training.objective import Classify, OwnLoss
 from vix_flax.training.parts import (
     each_image_alone,
     many_copies,
-    mean_over_devices,
     on_each_device,
     parts_in_cache,
 )
@@ -65,21 +63,3 @@ def test_each_device_has_its_images_and_a_key_of_its_own():
     (total, drawn), extra = run(one, 5 * one, jnp.ones((4, 2)), jnp.ones(4), key, one)
     assert (total, extra) == (1 + 8 + 4 + 1, 5)
     assert drawn == jax.random.uniform(jax.random.fold_in(key, 0))
-
-
-def test_means_of_small_arrays_keep_their_places_and_types(monkeypatch):
-    monkeypatch.setattr(parts, "SMALL_BYTES", 16)
-    arrays = {
-        "small": jnp.arange(4.0),
-        "large": jnp.arange(6.0).reshape(2, 3),
-        "one": {"loss": jnp.float32(7), "low": jnp.ones((2, 2), jnp.bfloat16)},
-    }
-    whole = jax.sharding.PartitionSpec()
-    run = jax.shard_map(
-        mean_over_devices, mesh=make_mesh("data=1"), in_specs=whole, out_specs=whole
-    )
-    assert jax.make_jaxpr(run)(arrays).pretty_print().count("psum") == 2  # one is of three arrays
-    means = run(arrays)
-    types = [jax.tree.map(lambda x: x.dtype, tree) for tree in (means, arrays)]
-    assert types[0] == types[1]
-    jax.tree.map(np.testing.assert_array_equal, means, arrays)

@@ -12,13 +12,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh, PartitionSpec
 
 from vix_flax.training.mesh import AXES
 
 KEPT_BYTES = {"cpu": 40 * 2**20}  # of a part, on all devices together; elsewhere: no limit
-SMALL_BYTES = 2**18  # of an array that meets those of other devices faster in company
 
 
 def parts_in_cache(kept: Any, images: int, least: int, mesh: Mesh | None) -> int:
@@ -96,24 +94,8 @@ def on_each_device(gradient: Callable, mesh: Mesh) -> Callable:
     def alone(params, extra, images, labels, key, context):
         key = jax.random.fold_in(key, jax.lax.axis_index(AXES))
         means, extra = gradient(params, extra, images, labels, key, context)
-        return mean_over_devices(means), extra
+        return jax.lax.pmean(means, AXES), extra
 
     whole, cut = PartitionSpec(), PartitionSpec(AXES)
     given = (whole, whole, cut, cut, whole, whole)
     return jax.shard_map(alone, mesh=mesh, in_specs=given, out_specs=whole, check_vma=False)
-
-
-def mean_over_devices(arrays: Any) -> Any:
-    """The mean of each array over all devices, inside `shard_map`; small ones go as one array.
-
-    Every array is a meeting of its own, and so short that the wait is all of its time: the 56
-    gradients of a small ViT take 4 ms one by one, on two CPU devices, and 1 ms as one.
-    """
-    leaves, structure = jax.tree.flatten(arrays)
-    is_small = [x.size * x.dtype.itemsize <= SMALL_BYTES for x in leaves]
-    joined, apart = ravel_pytree([x for x, small in zip(leaves, is_small, strict=True) if small])
-    small_means = iter(apart(jax.lax.pmean(joined, AXES)))
-    return structure.unflatten(
-        next(small_means) if small else jax.lax.pmean(x, AXES)
-        for x, small in zip(leaves, is_small, strict=True)
-    )
