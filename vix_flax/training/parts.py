@@ -7,16 +7,19 @@ best left to see the whole batch.
 """
 
 import math
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh, PartitionSpec
 
 from vix_flax.training.mesh import AXES
 
 KEPT_BYTES = {"cpu": 40 * 2**20}  # of a part, on all devices together; elsewhere: no limit
+SMALL_BYTES = 2**18  # of an array that meets those of other devices faster in company
 
 
 def parts_in_cache(kept: Any, images: int, least: int, mesh: Mesh | None) -> int:
@@ -93,9 +96,29 @@ def on_each_device(gradient: Callable, mesh: Mesh) -> Callable:
 
     def alone(params, extra, images, labels, key, context):
         key = jax.random.fold_in(key, jax.lax.axis_index(AXES))
-        means, extra = gradient(params, extra, images, labels, key, context)
-        return jax.lax.pmean(means, AXES), extra
+        (grads, metrics), extra = gradient(params, extra, images, labels, key, context)
+        return (mean_over_devices(grads), jax.lax.pmean(metrics, AXES)), extra
 
     whole, cut = PartitionSpec(), PartitionSpec(AXES)
     given = (whole, whole, cut, cut, whole, whole)
     return jax.shard_map(alone, mesh=mesh, in_specs=given, out_specs=whole, check_vma=False)
+
+
+def mean_over_devices(grads: dict) -> dict:
+    """Means over all devices, inside `shard_map`; small arrays of a module, such as a block, go as
+    one: a meeting takes 60 µs on two CPU devices, 3 ms for each of a small ViT's 56 gradients.
+
+    Modules go one by one. Only so do those that are equal lie equally in what they share, and an
+    optimizer's kernels for one serve all: of one array for all, compiling took half as long again.
+    """
+    leaves, structure = jax.tree_util.tree_flatten_with_path(grads)
+    means, companies = {}, defaultdict(list)
+    for i, (path, x) in enumerate(leaves):
+        if x.size * x.dtype.itemsize <= SMALL_BYTES:
+            companies[path[0]].append(i)
+        else:
+            means[i] = jax.lax.pmean(x, AXES)
+    for company in companies.values():
+        joined, apart = ravel_pytree([leaves[i][1] for i in company])
+        means |= zip(company, apart(jax.lax.pmean(joined, AXES)), strict=True)
+    return structure.unflatten(means[i] for i in range(len(leaves)))
