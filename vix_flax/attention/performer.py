@@ -74,14 +74,15 @@ class Performer(nn.Module):
         u = u.swapaxes(1, 2).reshape(-1, d)
         # The scale d^-¼ goes into the small matrix, and exp is formed once.
         projected = u @ (directions.T * d**-0.25).astype(u.dtype)
-        projected = projected.astype(jnp.float32).reshape(shape)
-        stabiliser = projected.max(axis=stabiliser_axes, keepdims=True)
+        projected = projected.astype(jnp.float32)
+        stabiliser = projected.reshape(shape).max(axis=stabiliser_axes, keepdims=True)
         if not self.reference:
             stabiliser = jax.lax.stop_gradient(stabiliser)
         # Of rows, as the product has them: of four axes XLA's CPU sums five times as long.
         norm = jnp.square(u.astype(jnp.float32)).sum(axis=-1) * (0.5 * d**-0.5)
-        shift = along_rows(norm.reshape(shape[:-1]) + stabiliser[..., 0], len(directions))
-        return jnp.exp(projected - shift) + self.kernel_epsilon
+        shift = norm + jnp.broadcast_to(stabiliser, (*shape[:-1], 1)).reshape(-1)
+        features = jnp.exp(projected - along_rows(shift, len(directions))) + self.kernel_epsilon
+        return features.reshape(shape)
 
 
 def orthogonal_features(key: jax.Array, r: int, d: int) -> jax.Array:
