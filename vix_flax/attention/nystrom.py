@@ -155,9 +155,8 @@ def _backward(iterations, saved, g):
     """
     x, steps = saved
 
-    def step(to_x_and_z, step):
-        to_x, to_z = to_x_and_z
-        z, y, inner = step
+    def step_back(carried, kept):
+        (to_x, to_z), (z, y, inner) = carried, kept
         to_inner = 0.25 * _matmul(to_z, z)
         # Of p(y) = 13 - 15y + 7y² - y³.
         left = _matmul(y, to_inner)
@@ -167,7 +166,7 @@ def _backward(iterations, saved, g):
         return (to_x + _matmul(z, to_y), to_z), None
 
     start = (jnp.zeros_like(x), g.swapaxes(-1, -2))
-    to_x, to_z = jax.lax.scan(step, start, steps, reverse=True)[0]
+    to_x, to_z = jax.lax.scan(step_back, start, steps, reverse=True)[0]
     return to_x.swapaxes(-1, -2), to_z.swapaxes(-1, -2)
 
 

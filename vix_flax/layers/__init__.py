@@ -14,7 +14,7 @@ from vix_flax.layers.layer_scale import LayerScale
 from vix_flax.layers.mlp import GluMlp, Mlp
 from vix_flax.layers.norm import BatchNorm, LayerNorm, SigmaNorm
 from vix_flax.layers.patch_embed import GeluPatchEmbed, NormPatchEmbed, PatchEmbed
-from vix_flax.layers.pool import SequencePool, mean_pool
+from vix_flax.layers.pool import SequencePool
 from vix_flax.layers.position_bias import DistanceBias, DynamicPositionBias
 from vix_flax.layers.rotary import check_rotary_width, rotary_angles, rotate
 from vix_flax.layers.sine import sine_positions
@@ -66,7 +66,6 @@ __all__ = [
     "check_rotary_width",
     "field_names",
     "gelu",
-    "mean_pool",
     "prepend_token",
     "rotary_angles",
     "rotate",

@@ -11,7 +11,7 @@ from flax.core import FrozenDict
 
 from vix_flax.attention import Softmax
 from vix_flax.checks import require_num_classes, require_positive_ints
-from vix_flax.layers import ModuleDef, build_attention, mean_pool
+from vix_flax.layers import ModuleDef, build_attention
 from vix_flax.models.image import check_dtype
 
 
@@ -84,7 +84,7 @@ class MapBackbone(Backbone, kw_only=True):
 
     def pooled(self, tokens: jax.Array) -> jax.Array:
         """`(b, h, w, c) -> (b, c)`: the mean over the map."""
-        return mean_pool(tokens)
+        return tokens.mean(axis=(1, 2), dtype=jnp.float32).astype(tokens.dtype)
 
     def head(self, features: jax.Array) -> jax.Array:
         """`(b, c) -> (b, num_classes)` float32."""

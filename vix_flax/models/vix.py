@@ -19,7 +19,6 @@ from vix_flax.layers import (
     PatchEmbed,
     build,
     field_names,
-    mean_pool,
     prepend_token,
 )
 from vix_flax.layers.rotary import check_rotary_width
@@ -236,4 +235,4 @@ class ViX(AttentionBackbone, kw_only=True):
         """`(b, n, dim) -> (b, dim)`: the class token, or the mean of all tokens."""
         if self.pool == "cls":
             return tokens[:, 0]
-        return mean_pool(tokens)
+        return tokens.mean(axis=1, dtype=jnp.float32).astype(tokens.dtype)
