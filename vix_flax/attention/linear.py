@@ -41,7 +41,7 @@ def kernel_attention(q: jax.Array, k: jax.Array, v: jax.Array, epsilon: float = 
     over tokens would turn them round first.
 
     q (b, h, n, r) and k (b, h or 1, m, r) float32, v (b, m, h or 1, e) -> (b, n, h, e) in v's
-    dtype. The sums over tokens are float32.
+    dtype. The sums over tokens are float32. Reverse mode only, no `jax.jvp`.
     """
     h, dtype = q.shape[1], v.dtype
     k = jnp.broadcast_to(k, (k.shape[0], h, *k.shape[2:]))

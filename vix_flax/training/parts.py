@@ -112,13 +112,13 @@ def mean_over_devices(grads: dict) -> dict:
     optimizer's kernels for one serve all: of one array for all, compiling took half as long again.
     """
     leaves, structure = jax.tree_util.tree_flatten_with_path(grads)
-    means, companies = {}, defaultdict(list)
+    means, small = {}, defaultdict(list)  # small: by module
     for i, (path, x) in enumerate(leaves):
         if x.size * x.dtype.itemsize <= SMALL_BYTES:
-            companies[path[0]].append(i)
+            small[path[0]].append(i)
         else:
             means[i] = jax.lax.pmean(x, AXES)
-    for company in companies.values():
-        joined, apart = ravel_pytree([leaves[i][1] for i in company])
-        means |= zip(company, apart(jax.lax.pmean(joined, AXES)), strict=True)
+    for places in small.values():
+        joined, apart = ravel_pytree([leaves[i][1] for i in places])
+        means |= zip(places, apart(jax.lax.pmean(joined, AXES)), strict=True)
     return structure.unflatten(means[i] for i in range(len(leaves)))
