@@ -7,42 +7,57 @@ import pytest
 
 from vix_flax import host_memory
 
+# A step takes blocks and frees them: on the main thread, or on one with a malloc arena of its own.
 FAULTS = """
-import resource, runpy, sys
-if sys.argv[2] == "keep":
-    print(runpy.run_path(sys.argv[1])["keep_freed_memory"]())
+import resource, runpy, sys, threading
+path, keep, where, size, count = sys.argv[1:]
+if keep:
+    print(runpy.run_path(path)[keep]())
 faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-block = bytearray(b"x") * 2**26
-del block
-before = faults()
-for _ in range(4):
-    block = bytearray(b"x") * 2**26
-    del block
-print(faults() - before)
+def steps():
+    for i in range(5):
+        if i == 1:
+            before = faults()
+        blocks = [bytearray(b"x") * int(size) for _ in range(int(count))]
+        del blocks
+    print(faults() - before)
+if where == "main":
+    steps()
+else:
+    thread = threading.Thread(target=steps)
+    thread.start()
+    thread.join()
 """
+KEEP = {  # name: where, the size of a block and their number
+    "keep_freed_memory": ("main", 2**26, 1),
+    "keep_freed_blocks": ("thread", 31 * 2**20, 4),
+}
 
 
-def faults(mode):
-    """What `keep_freed_memory` returned, and page faults of allocating four blocks anew."""
-    argv = [sys.executable, "-c", FAULTS, host_memory.__file__, mode]
+def faults(keep, *blocks):
+    """What the function called `keep` (if any) returned, and page faults of four steps."""
+    argv = [sys.executable, "-c", FAULTS, host_memory.__file__, keep, *map(str, blocks)]
     done = subprocess.run(argv, capture_output=True, text=True, check=True)
     *returned, count = done.stdout.split()
     return returned, int(count)
 
 
+@pytest.mark.parametrize("keep", KEEP)
 @pytest.mark.parametrize("platform", ["darwin", "win32"])
-def test_other_systems_are_left_alone(monkeypatch, platform):
+def test_other_systems_are_left_alone(monkeypatch, keep, platform):
     monkeypatch.setattr(sys, "platform", platform)
-    assert host_memory.keep_freed_memory() is False
+    assert getattr(host_memory, keep)() is False
 
 
-def test_a_c_library_without_mallopt_is_left_alone(monkeypatch):
+@pytest.mark.parametrize("keep", KEEP)
+def test_a_c_library_without_mallopt_is_left_alone(monkeypatch, keep):
     monkeypatch.setattr(host_memory.ctypes, "CDLL", lambda name: object())
-    assert host_memory.keep_freed_memory() is False
+    assert getattr(host_memory, keep)() is False
 
 
-def test_where_it_says_so_freed_blocks_are_used_again():
-    returned, kept = faults("keep")
+@pytest.mark.parametrize("keep", KEEP)
+def test_where_it_says_so_freed_blocks_are_used_again(keep):
+    returned, kept = faults(keep, *KEEP[keep])
     assert returned in (["True"], ["False"])
     if returned == ["True"]:
-        assert kept < faults("default")[1] / 10
+        assert kept < faults("", *KEEP[keep])[1] / 10
