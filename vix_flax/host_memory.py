@@ -33,9 +33,9 @@ def keep_freed_memory() -> bool:
 def keep_freed_blocks() -> bool:
     """Tells glibc's malloc to reuse blocks smaller than 32 MiB, whoever frees them; True if it did.
 
-    It keeps some by itself, but of an arena that is all free it unmaps all but one piece of 64 MiB,
-    of which a step of CvT on two cores paid for 19,000 pages anew. Nothing else changes: larger
-    blocks are given back. `StepPrograms` does so for programs that lie in such blocks.
+    It keeps some by itself, but unmaps all but one 64 MiB piece of an arena that is free: a step of
+    CvT, on two cores, had 19,000 pages fetched anew. Larger blocks are given back as before.
+    `StepPrograms` calls it for programs whose memory lies in such blocks.
     """
     return _mallopt({M_MMAP_THRESHOLD: LARGEST_KEPT, **GIVE_NOTHING_BACK})
 

@@ -40,10 +40,18 @@ def test_they_are_train_steps_one_program_for_each_shape():
     assert step.compiled(shapes, half) is not step.compiled(shapes, batch)
 
 
+@pytest.fixture
+def told(monkeypatch):
+    """Grows whenever malloc would be told to keep blocks."""
+    calls = []
+    monkeypatch.setattr(programs, "keep_freed_blocks", lambda: calls.append("keep"))
+    return calls
+
+
 @pytest.mark.parametrize(
     "name", [*MODELS, *(pytest.param(name, marks=pytest.mark.slow) for name in MORE)]
 )
-def test_every_array_has_room_in_a_block(name, monkeypatch, capfd):
+def test_every_array_has_room_in_a_block_that_malloc_keeps(name, told, monkeypatch, capfd):
     monkeypatch.setattr(programs, "MANY_BYTES", {jax.default_backend(): 1})
     monkeypatch.setattr(programs, "BLOCK_BYTES", 1)
     fresh, batch = prepared(name)
@@ -51,6 +59,7 @@ def test_every_array_has_room_in_a_block(name, monkeypatch, capfd):
     assert "limit" not in capfd.readouterr().err  # as XLA says of an array that has none
     with pytest.raises(Exception, match="Multiple temp buffer allocations"):  # they are in blocks
         serialize_executable.serialize(compiled)
+    assert told
 
 
 def test_xla_says_so_of_an_array_without_room(capfd):
@@ -71,8 +80,9 @@ def test_the_other_order_of_work_needs_less(monkeypatch):
 
 
 @pytest.mark.parametrize("many", [{}, {"cpu": 2**30}])
-def test_elsewhere_and_for_little_there_are_no_blocks(many, monkeypatch):
+def test_elsewhere_and_for_little_there_are_no_blocks(many, told, monkeypatch):
     monkeypatch.setattr(programs, "MANY_BYTES", many)
     fresh, batch = prepared("fnet2d")
     compiled = StepPrograms(augment=AUGMENT).compiled(jax.eval_shape(fresh), batch)
     assert serialize_executable.serialize(compiled)
+    assert not told
