@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from vix_flax.attention import Softmax, TalkingHeads
+from vix_flax.attention.talking_heads import mix_heads
 
 IDENTITY = {"params": {name: np.eye(2, dtype="f4") for name in ("mix_before", "mix_after")}}
 
@@ -63,6 +64,14 @@ def test_heads_that_only_listen_to_themselves_are_softmax_attention(kv_heads):
     inputs = qkv(kv_heads)
     out = jax.jit(TalkingHeads().apply)(IDENTITY, *inputs)
     np.testing.assert_allclose(out, jax.jit(Softmax().apply)({}, *inputs), rtol=0, atol=1e-6)
+
+
+def test_an_image_alone_is_mixed_as_among_others():
+    scores = jax.random.normal(jax.random.key(0), (3, 4, 5, 6))
+    mixture = jax.random.normal(jax.random.key(1), (4, 2))
+    alone = jnp.concatenate([mix_heads(image[None], mixture) for image in scores])
+    assert alone.shape == (3, 2, 5, 6)
+    np.testing.assert_allclose(mix_heads(scores, mixture), alone, rtol=1e-5, atol=1e-6)
 
 
 def test_dropped_weights_are_shared_by_the_heads_that_hear_them():
