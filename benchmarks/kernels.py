@@ -18,7 +18,7 @@ from pathlib import Path
 import peers
 from record import RESULTS, save
 from train_step import as_is, state_and_batch
-from turns import name_of
+from turns import gpu
 
 CALLS = 10
 PASSED = 2**30  # float32 numbers, of the pass over memory
@@ -167,7 +167,7 @@ def main():
     if args.save:
         packages = ("vix_flax", "jax", "jaxlib", "flax")
         name = f"kernels_gpu_patch{args.patch_size}"
-        print(f"written to {save(name, packages, name_of('gpu'), **result)}")
+        print(f"written to {save(name, packages, gpu(), **result)}")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,10 @@ from unittest import mock
 
 from turns import DEVICES, OURS, parser, save_if_asked, serve
 
-FIELDS = dict(image_size=32, num_classes=10, dim=128, depth=4, heads=4, mlp_dim=256, dim_head=32)
+FIELDS = dict(
+    image_size=32, num_classes=10, dim=128, depth=4, heads=4, mlp_dim=256, dim_head=32,
+    dropout=0.0, emb_dropout=0.0,
+)  # fmt: skip
 SIDES = (OURS, "torch", "torch_compile", "torch_sdpa")
 TORCH_NAMES = {"cpu": "cpu", "gpu": "cuda"}
 PACKAGES = ("vix_flax", "jax", "flax", "optax", "torch", "vit-pytorch", "vision-xformer")
@@ -123,7 +126,7 @@ def save_models(args, what, measured):
 def fields(name, patch_size):
     """Both sides' fields. Nothing is dropped, neither units nor (CaiT) layers."""
     if not PEERS[name].own_fields:
-        return {**FIELDS, "patch_size": patch_size, "dropout": 0.0}
+        return {**FIELDS, "patch_size": patch_size}
     from vix_flax.presets import PRESETS
 
     preset = PRESETS[PEERS[name].preset][1]

@@ -2,7 +2,6 @@
 
 import json
 import os
-import platform
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -14,16 +13,19 @@ def three_digits(number):
     return f"{float(f'{number:.3g}'):,g}"
 
 
-def save(name, packages=(), device="CPU", **content):
-    """Writes `results/NAME.json`; returns its path.
+def save(name, packages=(), device=None, **content):
+    """Writes `results/NAME.json`; returns its path. The machine is called by its `device`, or by
+    its processor.
 
     What was measured elsewhere brings `date`, `machine` and `versions` along.
     """
+    from vix_flax.timing import processor  # imports jax, which torch's processes do without
+
     if flags := os.environ.get("XLA_FLAGS"):
         content["xla_flags"] = flags
     result = {
         "date": datetime.now(UTC).date().isoformat(),
-        "machine": f"{platform.machine()} {device}, {len(os.sched_getaffinity(0))} cores",
+        "machine": f"{device or processor()}, {len(os.sched_getaffinity(0))} cores",
         "versions": {package: version(package) for package in packages},
         **content,
     }

@@ -1,6 +1,8 @@
 """The sides of a comparison take turns, each in a process of its own: times, memory, ratios.
 
 `compare` starts a script again for each side with `--worker SPEC`; there the script calls `serve`.
+On a CPU it does so twice: what compiling leaves behind counts as memory there, so that the first
+process only fills the side's cache of compiled programs, and the second is measured.
 """
 
 import argparse
@@ -11,9 +13,10 @@ import statistics
 import subprocess
 import sys
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from os import environ
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from record import save
 
@@ -115,17 +118,26 @@ def peak(call):
     return now["VmHWM"] - now["RssFile"]
 
 
+def caches_in(folder):
+    """The environment in which JAX and torch keep compiled programs there."""
+    return {
+        "JAX_COMPILATION_CACHE_DIR": f"{folder}/jax",
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "TORCHINDUCTOR_CACHE_DIR": f"{folder}/torch",
+    }
+
+
 class Side:
     """A side's process, which starts and compiles at once; a context that ends it."""
 
-    def __init__(self, script, spec, args):
+    def __init__(self, script, spec, args, caches):
         self.spec = spec
         self.process = subprocess.Popen(
             [sys.executable, script, "--worker", json.dumps(spec)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**environ, **DEVICES[args.device], **MALLOC[args.malloc]},
+            env={**environ, **DEVICES[args.device], **MALLOC[args.malloc], **caches},
         )
 
     def __enter__(self):
@@ -147,6 +159,23 @@ class Side:
     def ask(self, line):
         print(line, file=self.process.stdin, flush=True)
         return json.loads(self.process.stdout.readline())
+
+
+@contextmanager
+def running(script, rows, args, caches):
+    """{row: {name: Side}} of {row: {name: spec}}, started at once: those that have warmed up.
+
+    All are waited for: nothing is measured while something compiles.
+    """
+    with ExitStack() as stack:
+        start = lambda spec: stack.enter_context(Side(script, spec, args, caches))
+        started = {
+            row: {name: start(spec) for name, spec in sides.items()} for row, sides in rows.items()
+        }
+        yield {
+            row: {name: side for name, side in sides.items() if side.runs()}
+            for row, sides in started.items()
+        }
 
 
 def measure(sides, args):
@@ -174,19 +203,19 @@ def compare(script, specs, args, averaged=()):
         measured[title] = {}
         waiting = list(rows.items())
         while waiting:
-            group, waiting = waiting[: args.ahead], waiting[args.ahead :]
-            with ExitStack() as stack:
-                start = lambda spec, stack=stack: stack.enter_context(Side(script, spec, args))
-                started = {
-                    row: {name: start(spec) for name, spec in sides.items()} for row, sides in group
-                }
-                running = {  # nothing is measured while something compiles
-                    row: {name: side for name, side in sides.items() if side.runs()}
-                    for row, sides in started.items()
-                }
-                for row, sides in running.items():
-                    measured[title][row] = numbers = measure(sides, args)
-                    print(describe(row, numbers), flush=True)
+            group, waiting = dict(waiting[: args.ahead]), waiting[args.ahead :]
+            with TemporaryDirectory() as folder:
+                caches = caches_in(folder) if args.device == "cpu" else {}
+                if caches:
+                    with running(script, group, args, caches) as sides:
+                        group = {
+                            row: {name: side.spec for name, side in ran.items()}
+                            for row, ran in sides.items()
+                        }
+                with running(script, group, args, caches) as sides:
+                    for row, ran in sides.items():
+                        measured[title][row] = numbers = measure(ran, args)
+                        print(describe(row, numbers), flush=True)
         names = [row for row in rows if row in averaged] or list(rows)
         means = [mean_ratio(measured[title], unit, names) for unit in UNITS]
         print(f"  {'mean':10} {in_words(means)}  ({' '.join(names)})")
@@ -198,14 +227,13 @@ def save_if_asked(args, name, packages, measured, **content):
     if args.save:
         name += "" if args.malloc == "default" else f"_{args.malloc}"
         how = {name: getattr(args, name) for name in ("malloc", "rounds", "calls")}
-        path = save(name, packages, name_of(args.device), **how, **content, measured=measured)
+        device = None if args.device == "cpu" else gpu()
+        path = save(name, packages, device, **how, **content, measured=measured)
         print(f"written to {path}")
 
 
-def name_of(device):
-    """Of a device, for a result: a GPU's is what it calls itself."""
-    if device == "cpu":
-        return "CPU"
+def gpu():
+    """What the GPU calls itself."""
     query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
     return subprocess.check_output(query, text=True).splitlines()[0].strip()
 

@@ -57,15 +57,16 @@ def out_of_memory(error: BaseException) -> bool:
 def device_name() -> str:
     """Of what JAX computes on: a GPU's or TPU's name, or the processor's and its cores."""
     kind = jax.devices()[0].device_kind
-    if jax.default_backend() != "cpu":
-        return kind
-    model = platform.machine()
+    return kind if jax.default_backend() != "cpu" else f"{processor()}, {count_cores()} cores"
+
+
+def processor() -> str:
+    """What the CPU calls itself, or its architecture."""
     with suppress(OSError):  # there is no such file
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
-                model = line.partition(":")[2].strip()
-                break
-    return f"{model}, {count_cores()} cores"
+                return line.partition(":")[2].strip()
+    return platform.machine()
 
 
 def about() -> dict[str, Any]:

@@ -21,8 +21,10 @@ KEPT = (jax.ShapeDtypeStruct((900,), jnp.float32), jnp.zeros((10, 20), jnp.bfloa
 
 @pytest.fixture
 def kept(monkeypatch):
-    def set_bytes(size):
-        monkeypatch.setattr(parts, "KEPT_BYTES", {} if size is None else {"cpu": size})
+    def set_bytes(size, of_pairs=0):
+        """Of a part, on a device that is alone."""
+        monkeypatch.setattr(parts, "KEPT_BYTES", {} if size is None else {"cpu": size / 2})
+        monkeypatch.setattr(parts, "PAIRS_BYTES", of_pairs)
 
     return set_bytes
 
@@ -33,6 +35,15 @@ def kept(monkeypatch):
 )
 def test_there_are_the_fewest_parts_that_keep_little(kept, size, least, expected):
     kept(size)
+    assert parts_in_cache(KEPT, 12, least, None) == expected
+
+
+@pytest.mark.parametrize(
+    ("size", "of_pairs", "least", "expected"),
+    [(1, 666, 1, 12), (1, 667, 1, 6), (1, 4000, 1, 6), (1000, 4000, 1, 4), (1, 4000, 4, 4)],
+)
+def test_two_images_stay_together_unless_they_keep_much(kept, size, of_pairs, least, expected):
+    kept(size, of_pairs)
     assert parts_in_cache(KEPT, 12, least, None) == expected
 
 

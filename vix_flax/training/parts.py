@@ -1,9 +1,12 @@
 """A batch in parts; on a CPU as many as keep what a backward pass needs in its caches.
 
 Of 32 images at 1,025 tokens a training step keeps one or two GiB between its two passes. A CPU then
-waits for memory, and for the pages that it must be given anew at every step: in parts of 40 MiB the
-same step takes half to three quarters of the time (`benchmarks/`). GPUs and TPUs hide both, and are
-best left to see the whole batch.
+waits for memory, and for the pages that it must be given anew at every step: image by image on each
+core the same step takes half to three quarters of the time (`benchmarks/`). GPUs and TPUs hide
+both, and are best left to see the whole batch.
+
+Small parts are good for caches, but the products of a part are best of some hundred tokens: of one
+image of 65, with which a part of CaiT's batch would be smallest, they take a third more time.
 """
 
 import math
@@ -18,12 +21,15 @@ from jax.sharding import Mesh, PartitionSpec
 
 from vix_flax.training.mesh import AXES
 
-KEPT_BYTES = {"cpu": 40 * 2**20}  # of a part, on all devices together; elsewhere: no limit
+KEPT_BYTES = {"cpu": 10 * 2**20}  # of a part, on all devices together; elsewhere: no limit
+PAIRS_BYTES = 40 * 2**20  # of a part of two images on each device: below, one would be too few
 SMALL_BYTES = 2**18  # of an array that meets those of other devices faster in company
 
 
 def parts_in_cache(kept: Any, images: int, least: int, mesh: Mesh | None) -> int:
     """The fewest parts of a batch of which a backward pass keeps little; `least` on a GPU or TPU.
+
+    Parts of one image on each device are left for those that keep much even so.
 
     Args:
         kept: arrays, of the whole batch: what `jax.vjp` returned, or anything with such leaves.
@@ -35,10 +41,13 @@ def parts_in_cache(kept: Any, images: int, least: int, mesh: Mesh | None) -> int
     platform = jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
     if platform not in KEPT_BYTES:
         return least
+    # One device cuts each product for its threads, and needs larger ones.
+    limit = KEPT_BYTES[platform] * (2 if devices == 1 else 1)
     size = sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(kept))
     possible = [n for n in range(least, images + 1, least) if images % (n * devices) == 0]
-    small = [n for n in possible if size <= n * KEPT_BYTES[platform]]
-    return min(small, default=max(possible, default=least))
+    pairs = [n for n in possible if images >= 2 * n * devices and size <= n * PAIRS_BYTES]
+    small = [n for n in pairs or possible if size <= n * limit]
+    return min(small, default=max(pairs or possible, default=least))
 
 
 def each_image_alone(apply_fn: Callable, objective: Callable, collections: Any) -> bool:
