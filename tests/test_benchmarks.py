@@ -3,6 +3,7 @@
 import importlib
 import json
 import math
+import re
 import runpy
 import sys
 from argparse import Namespace
@@ -162,8 +163,9 @@ def test_both_sides_have_the_same_fields(module):
         assert ("torch_sdpa" in sides) == (name == "vit")
         assert len({json.dumps(spec["fields"]) for spec in sides.values()}) == 1
         model = peers.our_model(name, sides["ours"]["fields"])
-        rates = [vars(model)[field] for field in vars(model) if field.endswith("dropout")]
-        assert not any(rates)
+        named = re.compile("dropout|dropout_rate|(emb|attention|layer)_dropout|stochastic_depth")
+        rates = {field: rate for field, rate in vars(model).items() if named.fullmatch(field)}
+        assert rates == dict.fromkeys(rates, 0) != {}
 
 
 @pytest.mark.parametrize("name", SCRIPTS)

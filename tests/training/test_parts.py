@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -36,6 +38,13 @@ def kept(monkeypatch):
 def test_there_are_the_fewest_parts_that_keep_little(kept, size, least, expected):
     kept(size)
     assert parts_in_cache(KEPT, 12, least, None) == expected
+
+
+@pytest.mark.parametrize(("size", "expected"), [(8000, 1), (4000, 2), (2000, 6), (1, 6)])
+def test_of_several_devices_each_needs_less_and_a_share_of_every_part(kept, size, expected):
+    kept(size)
+    mesh = SimpleNamespace(size=2, devices=np.array(2 * jax.devices("cpu")[:1]))
+    assert parts_in_cache(KEPT, 12, 1, mesh) == expected
 
 
 @pytest.mark.parametrize(
