@@ -24,10 +24,10 @@ DROPPING = dataclasses.replace(
     model_ema_decay=0.8,
 )
 CONVOLVING = TrainConfig(  # with BatchNorm
-    model="cvn",
+    model="cvt_cifar",
     model_fields=dict(s1_emb_dim=8, s2_emb_dim=8, s3_emb_dim=8, s1_heads=1, s2_heads=1, s3_heads=1,
-                      s1_depth=1, s2_depth=1, s3_depth=1),
-    epochs=2, batch_size=BATCH, lr=1e-2,
+                      s1_depth=1, s2_depth=1, s3_depth=1, dropout=0.0),
+    epochs=2, batch_size=BATCH, lr=1e-3,
 )  # fmt: skip
 RESIDENT = dataclasses.replace(DROPPING, loader="device")
 PARTED = dataclasses.replace(DROPPING, grad_accum_steps=2)
@@ -113,6 +113,7 @@ def test_on_the_same_devices_it_goes_on_to_the_last_bit(trained, tmp_path):
 CASES = {
     "copies": (DROPPING, {"mesh": "data=8"}),
     "batchnorm": (CONVOLVING, {}),
+    "batchnorm of devices that work alone": (CONVOLVING, {"mesh": "data=8"}),
     "accumulation": (PARTED, {}),
     "resident": (RESIDENT, {}),
     "several at once": (RESIDENT, {"steps_at_once": 4}),  # an epoch leaves two over

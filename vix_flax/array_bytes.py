@@ -12,6 +12,11 @@ from jax.extend.core import Literal
 from vix_flax.flops import inner_jaxprs, used_equations
 
 
+def bytes_of(array: Any) -> int:
+    """Of an array, or of what has its shape and dtype; 0 of a token, which has none."""
+    return math.prod(array.shape) * array.dtype.itemsize if hasattr(array, "shape") else 0
+
+
 def largest_array(jaxpr: Any) -> int:
     """Bytes of the largest array that an equation gives, in a jaxpr and in the jaxprs inside it."""
     largest = 0
@@ -51,6 +56,4 @@ def _variables(atoms):
 
 
 def _bytes(variable):
-    """Of its array; 0 of a token, which has no shape."""
-    aval = variable.aval
-    return math.prod(aval.shape) * aval.dtype.itemsize if hasattr(aval, "shape") else 0
+    return bytes_of(variable.aval)

@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
+from jax.sharding import AxisType, PartitionSpec
 
 from vix_flax.layers import BatchNorm, LayerNorm
 
@@ -154,3 +155,17 @@ def test_the_backward_pass_keeps_the_input_as_it_was_given(norm):
     x = normal(32, 8).astype(jnp.bfloat16)
     large = [leaf for leaf in jax.tree.leaves(jax.vjp(norm, x)[1]) if leaf.size == x.size]
     assert [leaf.dtype for leaf in large] == [x.dtype]
+
+
+def test_inside_shard_map_batch_norm_meets_once_in_either_pass():
+    """What it computes on several devices: tests/test_devices.py."""
+    x, cut, whole = normal(6, 8), PartitionSpec("data"), PartitionSpec()
+    loss = lambda x: jnp.sin(batch_normed(x)).sum()
+    mesh = jax.make_mesh((1,), ("data",), axis_types=(AxisType.Auto,))
+    by_hand = jax.shard_map(
+        jax.value_and_grad(loss), mesh=mesh, in_specs=cut, out_specs=(whole, cut), check_vma=False
+    )
+    program = jax.make_jaxpr(by_hand)(x).pretty_print()
+    assert (program.count("all_gather["), program.count("psum[")) == (1, 1)
+    plain = jax.value_and_grad(loss)(x)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), by_hand(x), plain)

@@ -7,13 +7,10 @@ import pytest
 
 from vix_flax import create_model
 from vix_flax.training import parts
-from vix_flax.training.mesh import make_mesh
 from vix_flax.training.objective import Classify, OwnLoss
 from vix_flax.training.parts import (
     each_image_alone,
-    many_copies,
-    mean_over_devices,
-    on_each_device,
+    mean_of_images,
     parts_in_cache,
 )
 
@@ -71,35 +68,8 @@ def test_a_batch_is_kept_whole_where_images_read_their_mates():
     assert not each_image_alone(plain.apply, lambda *_: 0, {})
 
 
-def test_a_device_that_is_alone_has_no_copies():
-    assert not many_copies(None)
-    assert not many_copies(make_mesh("data=1"))  # several: tests/test_devices.py
-
-
-def test_each_device_has_its_images_and_a_key_of_its_own():
-    def gradient(params, extra, images, labels, key, context):
-        grads = {"head": params + images.sum() + labels.sum() + context}
-        return (grads, {"drawn": jax.random.uniform(key)}), extra
-
-    key, one = jax.random.key(0), jnp.ones(())
-    run = jax.jit(on_each_device(gradient, make_mesh("data=1")))
-    (grads, metrics), extra = run(one, 5 * one, jnp.ones((4, 2)), jnp.ones(4), key, one)
-    assert (grads["head"], extra) == (1 + 8 + 4 + 1, 5)
-    assert metrics["drawn"] == jax.random.uniform(jax.random.fold_in(key, 0))
-
-
-def test_small_gradients_of_a_module_meet_as_one_and_keep_their_places(monkeypatch):
-    monkeypatch.setattr(parts, "SMALL_BYTES", 16)
-    dense = {"bias": jnp.arange(4.0), "kernel": jnp.arange(6.0).reshape(2, 3)}
-    low = {"scale": jnp.ones(2), "token": jnp.ones((2, 2), jnp.bfloat16)}
-    grads = {"blocks_0": {"dense": dense, "norm": low}, "blocks_1": low, "token": jnp.ones(3)}
-    whole = jax.sharding.PartitionSpec()
-    run = jax.shard_map(
-        mean_over_devices, mesh=make_mesh("data=1"), in_specs=whole, out_specs=whole
-    )
-    # The kernel, and the small ones of each of the three.
-    assert jax.make_jaxpr(run)(grads).pretty_print().count("psum") == 4
-    means = run(grads)
-    types = [jax.tree.map(lambda x: x.dtype, tree) for tree in (means, grads)]
-    assert types[0] == types[1]
-    jax.tree.map(np.testing.assert_array_equal, means, grads)
+def test_batch_norm_apart_a_loss_is_the_mean_of_its_images():
+    plain, published = create_model("vin"), create_model("vin", reference=True)
+    assert mean_of_images(plain.apply, Classify())
+    assert not mean_of_images(published.apply, Classify())
+    assert not mean_of_images(plain.apply, OwnLoss())

@@ -23,7 +23,9 @@ def prepared(name, **fields):
     return (lambda: create_state(model, image, optax.adam(1e-3))), batch
 
 
-def test_they_are_train_steps_one_program_for_each_shape():
+def test_they_are_train_steps_one_program_for_each_shape(monkeypatch):
+    given_back = []
+    monkeypatch.setattr(programs, "give_back_freed_memory", lambda: given_back.append(1))
     fresh, batch = prepared("fnet2d", dropout=0.0)
     step = StepPrograms(augment=AUGMENT, context=None)
     half = {name: x[:2] for name, x in batch.items()}
@@ -38,6 +40,7 @@ def test_they_are_train_steps_one_program_for_each_shape():
     shapes = jax.eval_shape(lambda: state)
     assert step.compiled(shapes, batch) is step.compiled(state, dict(reversed(batch.items())))
     assert step.compiled(shapes, half) is not step.compiled(shapes, batch)
+    assert len(given_back) == 2  # after each has been compiled
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ traffic than in arithmetic: a fifth of an FNet training step. The price: reverse
 
 import math
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -79,7 +79,8 @@ def batch_norm(
     """Normalises every channel of `(..., c)` to mean 0 and variance 1, then scale and bias.
 
     Returns the result, and the mean and the variance `(c,)` that it has removed, all float32; no
-    gradient comes from those two. Kept for the backward pass are x, its mean and 1/σ.
+    gradient comes from those two. Kept for the backward pass are x, its mean and 1/σ. Inside
+    `shard_map` they are those of all devices, which meet once in either pass.
     """
     return _batch_forward(x, scale, bias, epsilon)[0]
 
@@ -88,6 +89,10 @@ def _batch_forward(x, scale, bias, epsilon):
     lead = tuple(range(x.ndim - 1))
     mean = x.mean(lead, dtype=jnp.float32)
     var = jnp.square(x - mean).mean(lead)
+    if axes := _axes_by_hand():
+        means, variances = jax.lax.all_gather(jnp.stack([mean, var]), axes, axis=1)
+        mean = means.mean(axis=0)
+        var = variances.mean(axis=0) + jnp.square(means - mean).mean(axis=0)
     inverse = jax.lax.rsqrt(var + epsilon)
     return ((x - mean) * (inverse * scale) + bias, mean, var), (x, mean, inverse, scale)
 
@@ -99,8 +104,16 @@ def _batch_backward(epsilon, saved, given):
     lead = tuple(range(g.ndim - 1))
     count = math.prod(g.shape[:-1])
     along, total = (g * normed).sum(lead), g.sum(lead)
-    dx = (g - total / count - normed * (along / count)) * (inverse * scale)
+    mean_along, mean_g = along / count, total / count
+    if axes := _axes_by_hand():  # scale's and bias's gradients stay those of this device's images
+        mean_along, mean_g = jax.lax.pmean(jnp.stack([mean_along, mean_g]), axes)
+    dx = (g - mean_g - normed * mean_along) * (inverse * scale)
     return dx.astype(x.dtype), along, total
+
+
+def _axes_by_hand():
+    """Of the mesh, inside `shard_map`: each device has some of the batch, as large as any other."""
+    return jax.sharding.get_abstract_mesh().manual_axes
 
 
 batch_norm.defvjp(_batch_forward, _batch_backward)
@@ -110,13 +123,16 @@ class BatchNorm(nn.Module):
     """Normalisation of `(..., c)` over all axes but the last (arXiv:1502.03167).
 
     Constants are PyTorch's and variables have Flax's names. The running variance is the biased one,
-    as Flax's is; PyTorch keeps the unbiased. `dtype` is the result's (None: the input's).
+    as Flax's is; PyTorch keeps the unbiased. `dtype` is the result's (None: the input's). Inside
+    `shard_map` a batch is that of all devices.
     """
 
     momentum: float = 0.9  # what the running statistics keep of themselves
     epsilon: float = 1e-5
     dtype: Any = None
     scale_init: Initializer = nn.initializers.ones
+
+    normalizes_over_devices: ClassVar[bool] = True
 
     @nn.compact
     def __call__(self, x: jax.Array, use_running_average: bool) -> jax.Array:

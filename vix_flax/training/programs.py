@@ -16,8 +16,8 @@ from typing import Any
 
 import jax
 
-from vix_flax.array_bytes import largest_array, most_held
-from vix_flax.host_memory import keep_freed_blocks
+from vix_flax.array_bytes import bytes_of, largest_array, most_held
+from vix_flax.host_memory import give_back_freed_memory, keep_freed_blocks
 from vix_flax.training.state import TrainState
 from vix_flax.training.step import train_step
 
@@ -28,8 +28,9 @@ MANY_BYTES = {"cpu": 64 * 2**20}  # on each device, from which this pays; elsewh
 class StepPrograms:
     """`train_step` with these options: called with (state, batch), it gives the same.
 
-    The state is donated. A batch of another shape is compiled first. A program in blocks tells
-    glibc's malloc, for the whole process, to keep them (`vix_flax.host_memory.keep_freed_blocks`).
+    The state is donated. A batch of another shape is compiled first, and what that has freed is
+    given back to the system. A program in blocks tells glibc's malloc, for the whole process, to
+    keep them. See `vix_flax.host_memory`.
     """
 
     def __init__(self, **options: Any):
@@ -52,7 +53,9 @@ class StepPrograms:
 
     def _compile(self, state, batch):
         traced = train_step.trace(state, batch, **self.options)
-        return compile_frugally(traced, state, self.options.get("mesh"))
+        program = compile_frugally(traced, state, self.options.get("mesh"))
+        give_back_freed_memory()
+        return program
 
 
 def compile_frugally(
@@ -73,7 +76,7 @@ def compile_frugally(
     if many is None or most_held(traced.jaxpr) // devices <= many:
         return lowered.compile()
     # XLA complains of an array that no block can hold.
-    sizes = (x.size * x.dtype.itemsize for x in jax.tree.leaves(whole))
+    sizes = map(bytes_of, jax.tree.leaves(whole))
     options = {
         "xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED",
         "xla_multiheap_size_constraint_per_heap": max(

@@ -9,14 +9,20 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
+from vix_flax.training.data_parallel import (
+    better_alone,
+    many_copies,
+    norms_can_meet,
+    noting_batch_norms,
+    on_each_device,
+)
 from vix_flax.training.loss import cross_entropy
 from vix_flax.training.mesh import keep_cut, keep_whole
 from vix_flax.training.objective import Classify, OwnLoss
 from vix_flax.training.parts import (
     each_image_alone,
     gradient_in_parts,
-    many_copies,
-    on_each_device,
+    mean_of_images,
     parts_in_cache,
 )
 from vix_flax.training.state import TrainState
@@ -101,15 +107,20 @@ def _learn(state, images, labels, *, augment, mix, objective, ema_decay, accumul
     divisible = each_image_alone(state.apply_fn, objective, state.extra)
     if divisible or parts == 1:
         whole = lambda params: loss_of(params, *given)
-        loss, backward, (metrics, updates) = jax.vjp(whole, state.params, has_aux=True)
+        with noting_batch_norms() as norms:
+            loss, backward, (metrics, updates) = jax.vjp(whole, state.params, has_aux=True)
+    by_device = False
     if divisible:
         parts = parts_in_cache(backward, len(images), accumulate, mesh)
-    if parts == 1:
+        by_device = parts > accumulate and many_copies(mesh)
+    elif parts == 1 and mean_of_images(state.apply_fn, objective):
+        by_device = norms_can_meet(norms, state.extra) and better_alone(backward, mesh)
+    if parts == 1 and not by_device:
         (grads,) = backward(jnp.ones_like(loss))
         extra = {**state.extra, **updates}
     else:  # no result of the pass above is used: XLA drops it
         gradient = gradient_in_parts(loss_of, parts)
-        if parts > accumulate and many_copies(mesh):
+        if by_device:
             gradient = on_each_device(gradient, mesh)
         (grads, metrics), extra = gradient(state.params, *given)
         loss = metrics.pop("loss")
