@@ -6,7 +6,7 @@ from importlib.metadata import version
 
 import pytest
 
-FLAGS = ["--xla_backend_optimization_level=0"]
+FLAGS = ["--xla_backend_optimization_level=0", "--xla_llvm_disable_expensive_passes=true"]
 # One device, whichever test comes first: the commands would ask for one a core.
 FLAGS.append("--xla_force_host_platform_device_count=1")
 # The older emitters compile in two thirds of the time; later versions know no such flag.

@@ -51,6 +51,7 @@ SLOW = {
     *((name.removesuffix("_cifar"), "linear") for name in BACKBONES),
     *((name, "performer") for name in ("crossformer", "cross_vit", "t2t_vit", "pit")),
     *(("crossformer", core) for core in ("linformer", "nystrom")),
+    *((name, core) for name in ("cvt", "levit") for core in ("performer", "nystrom")),
     *(
         (name, core)
         for name in ("cross_vit", "t2t_vit", "pit")

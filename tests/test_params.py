@@ -61,11 +61,11 @@ def build(variant, config):
 
 
 def rows():
-    """Every row; those of a variant beyond its first three are marked slow."""
+    """Every row; those of a variant beyond its first are marked slow."""
     seen = collections.Counter()
     for row in ROWS:
         seen[row["variant"]] += 1
-        marks = pytest.mark.slow if seen[row["variant"]] > 3 else ()
+        marks = pytest.mark.slow if seen[row["variant"]] > 1 else ()
         yield pytest.param(row, id=f"{row['variant']}-{row['name']}", marks=marks)
 
 

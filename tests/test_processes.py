@@ -80,9 +80,10 @@ def stop_in_the_middle(folder, process, number):
         assert code == 0, errors
 
 
+@SLOW
 @pytest.mark.parametrize(
     ("process", "number"),
-    [(1, signal.SIGTERM), pytest.param(0, signal.SIGINT, marks=SLOW)],
+    [(1, signal.SIGTERM), (0, signal.SIGINT)],
 )
 def test_two_stop_together_and_one_goes_on(process, number, alone, tmp_path):
     stop_in_the_middle(tmp_path / "run", process, number)

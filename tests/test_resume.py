@@ -45,13 +45,12 @@ CASES["dropout"] = DROPPING
 CASES["augmentation"] = dataclasses.replace(CONFIG, aa="trivial", reprob=0.3, mixup=0.2)
 CASES["accumulation"] = dataclasses.replace(DROPPING, grad_accum_steps=5)
 CASES["batchnorm"] = TrainConfig(
-    model="cvn",
+    model="cvt_cifar",
     model_fields=dict(s1_emb_dim=8, s2_emb_dim=8, s3_emb_dim=8, s1_heads=1, s2_heads=1, s3_heads=1,
                       s1_depth=1, s2_depth=1, s3_depth=1),
     epochs=2, batch_size=50, lr=1e-2,
 )  # fmt: skip
 CASES["mpp"] = dataclasses.replace(CONFIG, objective="mpp", model_ema=False)
-SAMPLED = ("performer",)
 
 
 def digest(folder):
@@ -103,9 +102,8 @@ def uninterrupted(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize(
-    "name", [name if name in SAMPLED else pytest.param(name, marks=SLOW) for name in CASES]
-)
+@SLOW
+@pytest.mark.parametrize("name", CASES)
 def test_killed_between_checkpoints_and_started_again(name, uninterrupted, tmp_path):
     config = CASES[name]
     kill_after(tmp_path / "run", config, STEPS + 5)

@@ -59,6 +59,7 @@ def test_labels_go_on_from_there(pretrained, tmp_path):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), before, after)
 
 
+@pytest.mark.slow
 def test_the_slow_copy_follows_by_its_decay():
     data, config = load_dataset("digits"), pretraining("byol")
     model = vix.create_model("vit", image_size=8, channels=1, **CONFIG.model_fields)
