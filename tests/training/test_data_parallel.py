@@ -56,7 +56,7 @@ def test_small_gradients_of_a_module_meet_as_one_and_keep_their_places(monkeypat
     jax.tree.map(np.testing.assert_array_equal, means, grads)
 
 
-class Convolving(nn.Module):
+class Normed(nn.Module):
     """With a BatchNorm of this library, or Flax's, or both."""
 
     ours: bool = True
@@ -80,12 +80,12 @@ def all_norms_can_meet(model, train=True):
 
 
 def test_only_norms_of_this_library_are_known_to_meet():
-    assert all_norms_can_meet(Convolving())
-    assert not all_norms_can_meet(Convolving(theirs=True))
-    assert not all_norms_can_meet(Convolving(ours=False, theirs=True))
+    assert all_norms_can_meet(Normed())
+    assert not all_norms_can_meet(Normed(theirs=True))
+    assert not all_norms_can_meet(Normed(ours=False, theirs=True))
     # In evaluation, as of a teacher, there is nothing to meet for.
-    assert not all_norms_can_meet(Convolving(), train=False)
-    assert all_norms_can_meet(Convolving(ours=False))
+    assert not all_norms_can_meet(Normed(), train=False)
+    assert all_norms_can_meet(Normed(ours=False))
 
 
 def test_copies_on_cpus_are_better_alone_with_little(monkeypatch):

@@ -63,7 +63,7 @@ def train_step(
         accumulate: parts that the batch is worked through in, one after the other, to save memory;
             the gradient is that of the whole, but BatchNorm sees a part at a time. On a CPU there
             are more, where that changes nothing but time and what dropout draws; see
-            `vix_flax.training.parts`.
+            `vix_flax.training.parts`, and `vix_flax.training.data_parallel` for many devices.
         context: arrays that the objective needs and nobody trains, such as a teacher's variables.
         mesh: where state and batch lie, if on many devices; see `vix_flax.training.mesh`.
     """
