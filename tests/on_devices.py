@@ -1,8 +1,8 @@
 """`python on_devices.py JOBS`: trains on eight simulated devices, one job after the other.
 
 A job is `{"folder", "config"}` and, optionally, `"stop"`, after how many of its steps, and
-`"kept"`, bytes that a backward pass may keep. Prints how often each job compiled a training step,
-as JSON.
+`"kept"`, bytes that a part's passes may keep on each device. Prints how often each job compiled a
+training step, as JSON.
 """
 
 import contextlib
@@ -38,7 +38,7 @@ def main(jobs):
     logging.getLogger("jax").propagate = False
     counts = []
     for job in jobs:
-        parts.KEPT_BYTES = {"cpu": job["kept"]} if "kept" in job else KEPT_BYTES
+        parts.KEPT_BYTES = job.get("kept", KEPT_BYTES)
         seen, taken = Compilations("jit(train_step)"), []
         logging.getLogger("jax").addHandler(seen)
         with contextlib.suppress(Stopped):

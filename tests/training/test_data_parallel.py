@@ -2,8 +2,6 @@
 tests/test_devices.py.
 """
 
-from types import SimpleNamespace
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,11 +10,9 @@ from flax import linen as nn
 from vix_flax.layers import BatchNorm
 from vix_flax.training import data_parallel
 from vix_flax.training.data_parallel import (
-    better_alone,
+    gradient_with_norms,
     many_copies,
     mean_over_devices,
-    norms_can_meet,
-    noting_batch_norms,
     on_each_device,
 )
 from vix_flax.training.mesh import make_mesh
@@ -64,6 +60,7 @@ class Normed(nn.Module):
 
     @nn.compact
     def __call__(self, x, train=True):
+        x = nn.Dense(3)(x)
         if self.ours:
             x = nn.Sequential([BatchNorm()])(x, not train)
         if self.theirs:
@@ -71,30 +68,35 @@ class Normed(nn.Module):
         return x
 
 
-def all_norms_can_meet(model, train=True):
-    variables = model.init(jax.random.key(0), jnp.ones((2, 3)), train=False)
-    with noting_batch_norms() as norms:
+def works_alone(model, train=True):
+    """Whether the gradient of a batch is taken inside `shard_map`."""
+    x = jnp.arange(12.0).reshape(4, 3)
+    variables = model.init(jax.random.key(0), x, train=False)
+
+    def loss_of(params, extra, images, labels, key, context):
         mutable = ["batch_stats"] if train else []
-        model.apply(variables, jnp.ones((2, 3)), train=train, mutable=mutable)
-    return norms_can_meet(norms, variables)
+        y, updates = model.apply({"params": params, **extra}, images, train, mutable=mutable)
+        return jnp.square(y).mean(), ({}, updates)
+
+    given = (
+        variables["params"],
+        {"batch_stats": variables["batch_stats"]},
+        x,
+        x,
+        jax.random.key(0),
+    )
+    run = jax.make_jaxpr(gradient_with_norms(loss_of, make_mesh("data=1")))(*given, None)
+    return "shard_map" in str(run)
 
 
 def test_only_norms_of_this_library_are_known_to_meet():
-    assert all_norms_can_meet(Normed())
-    assert not all_norms_can_meet(Normed(theirs=True))
-    assert not all_norms_can_meet(Normed(ours=False, theirs=True))
+    assert works_alone(Normed())
+    assert not works_alone(Normed(theirs=True))
+    assert not works_alone(Normed(ours=False, theirs=True))
     # In evaluation, as of a teacher, there is nothing to meet for.
-    assert not all_norms_can_meet(Normed(), train=False)
-    assert all_norms_can_meet(Normed(ours=False))
+    assert not works_alone(Normed(), train=False)
 
 
-def test_copies_on_cpus_are_better_alone_with_little(monkeypatch):
-    monkeypatch.setattr(data_parallel, "LITTLE_BYTES", {"cpu": 4000})
-    on = lambda platform: SimpleNamespace(
-        size=2, shape={"fsdp": 1}, devices=np.array(2 * [SimpleNamespace(platform=platform)])
-    )
-    little, much = jnp.zeros(1000), [jnp.zeros(1000), jnp.zeros(1)]
-    assert better_alone(little, on("cpu"))
-    assert not better_alone(much, on("cpu"))
-    assert not better_alone(little, on("gpu"))
-    assert not better_alone(little, None)
+def test_devices_with_norms_work_alone_in_small_steps_only(monkeypatch):
+    monkeypatch.setattr(data_parallel, "LITTLE_BYTES", 40)
+    assert not works_alone(Normed())

@@ -227,7 +227,7 @@ def test_accumulated_parts_make_the_step_of_the_whole_batch(batch):
 @pytest.mark.parametrize("accumulate", [1, 4])
 def test_on_a_cpu_parts_that_fit_the_cache_change_nothing(batch, monkeypatch, accumulate):
     whole, rows = steps(fresh(TOY), batch, 3)
-    monkeypatch.setattr("vix_flax.training.parts.KEPT_BYTES", {"cpu": 1})
+    monkeypatch.setattr("vix_flax.training.parts.KEPT_ALONE_BYTES", 1)
     anew = dict(ema_decay=0.5 / accumulate)  # of no effect here, but another program
     program = train_step.lower(fresh(TOY), batch, augment=NORMALIZE, accumulate=accumulate, **anew)
     assert "stablehlo.while" in program.as_text()

@@ -173,6 +173,7 @@ def _backward(iterations, saved, g):
 _newton_schulz.defvjp(_forward, _backward)
 
 
+@partial(jax.jit, static_argnames="block")
 def convolve_tokens(v: jax.Array, kernel: jax.Array, block: int = 128) -> jax.Array:
     """Correlates v `(b, n, h, e)` along tokens with each head's filter `(taps, h)`, zero-padded.
 

@@ -33,8 +33,14 @@ def tiled_attention(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
     if flash_applies(q, k, v):
         return flash_attention(q, k, v)
     b, n, h, _ = q.shape
-    k, v = (jnp.broadcast_to(x, (*x.shape[:2], h, x.shape[-1])) for x in (k, v))
     heads, queries = _tile(b * h, n, k.shape[1])
+    return _by_tiles(q, k, v, heads, queries)
+
+
+@partial(jax.jit, static_argnums=(3, 4))  # traced once for all layers
+def _by_tiles(q, k, v, heads, queries):
+    n, h = q.shape[1:3]
+    k, v = (jnp.broadcast_to(x, (*x.shape[:2], h, x.shape[-1])) for x in (k, v))
     padded = jnp.pad(q, ((0, 0), (0, -n % queries), (0, 0), (0, 0)))
     q, k, v = (rearrange(x, "b n h d -> (b h) n d") for x in (padded, k, v))
     # Every n-th head makes a tile: of a batch cut over devices, each has its share of all tiles.

@@ -49,8 +49,12 @@ def _angles(position: np.ndarray, features: int) -> np.ndarray:
 
 def rotate(x: jax.Array, angles: np.ndarray) -> jax.Array:
     """Turns the feature pairs of `x (b, n, h, d)` by `angles (n, d/2)`; dtype kept."""
-    cos = jnp.asarray(np.cos(angles)[:, None, :], jnp.float32)
-    sin = jnp.asarray(np.sin(angles)[:, None, :], jnp.float32)
+    cos, sin = (f(angles)[:, None, :].astype(np.float32) for f in (np.cos, np.sin))
+    return _turn(x, cos, sin)
+
+
+@jax.jit  # traced once for all layers
+def _turn(x, cos, sin):
     even, odd = x[..., 0::2].astype(jnp.float32), x[..., 1::2].astype(jnp.float32)
     turned = jnp.stack([even * cos - odd * sin, odd * cos + even * sin], axis=-1)
     return turned.reshape(x.shape).astype(x.dtype)

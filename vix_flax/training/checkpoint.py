@@ -4,18 +4,21 @@ import contextlib
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import orbax.checkpoint as ocp
+from etils import epy
 from jax.experimental.multihost_utils import sync_global_devices
 from jax.sharding import SingleDeviceSharding
-from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
 from vix_flax.reason import reason
 from vix_flax.training.state import TrainState
+
+with epy.lazy_imports():  # a new run takes its first step before it needs this
+    import orbax.checkpoint as ocp
 
 FORMAT = 1  # of what is in a checkpoint; raised when older ones can no longer be read
 
@@ -28,23 +31,27 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path, keep: int = 1):
-        score = lambda metrics: metrics["score"]
-        newest = LatestN(n=keep)
-        best = BestN(get_metric_fn=score, n=keep)
+        self.folder, self.keep = folder.resolve(), keep
+
+    @cached_property
+    def manager(self) -> "ocp.CheckpointManager":
+        """Orbax's, made when something is saved or read."""
+        policies, score = ocp.checkpoint_managers, lambda metrics: metrics["score"]
+        newest = policies.LatestN(n=self.keep)
+        best = policies.BestN(get_metric_fn=score, n=self.keep)
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=AnyPreservationPolicy([newest, best]),
+            preservation_policy=policies.AnyPreservationPolicy([newest, best]),
             best_fn=score,
             cleanup_tmp_directories=True,
         )
-        self.folder = folder.resolve()
-        self.manager = ocp.CheckpointManager(
-            self.folder, options=options, item_handlers=_handlers()
-        )
+        return ocp.CheckpointManager(self.folder, options=options, item_handlers=_handlers())
 
     def __enter__(self) -> "Checkpoints":
         return self
 
     def __exit__(self, kind, *_):
+        if "manager" not in vars(self):
+            return
         if kind is None:
             self.wait()
         with contextlib.suppress(Exception):  # what stopped us says more
@@ -116,7 +123,7 @@ class Checkpoints:
             found = self.manager.restore(step, args=args)
             return state.replace(**found["training"]), found["progress"]
 
-        steps = sorted(self.manager.all_steps(), reverse=True)
+        steps = whole_steps(self.folder)[::-1]
         if not steps:
             return None
         step, found = _first_readable(self.manager, self.folder, steps, "training", abstract, read)
@@ -181,7 +188,7 @@ def restore_variables(
 
 
 def _first_readable(
-    manager: ocp.CheckpointManager,
+    manager: "ocp.CheckpointManager",
     folder: Path,
     steps: Sequence[int],
     item: str,
@@ -224,7 +231,7 @@ def _first_readable(
     raise ValueError(f"the checkpoint in {folder} cannot be restored: {why}")
 
 
-def _handlers() -> dict[str, ocp.CheckpointHandler]:
+def _handlers() -> dict[str, "ocp.CheckpointHandler"]:
     return {
         "weights": ocp.StandardCheckpointHandler(),
         "training": ocp.StandardCheckpointHandler(),

@@ -9,7 +9,6 @@ GPUs and TPUs meet faster, and XLA gathers what can meet at once.
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import jax
 from flax import linen as nn
@@ -19,12 +18,13 @@ from jax.sharding import Mesh, PartitionSpec
 
 from vix_flax.array_bytes import bytes_of
 from vix_flax.training.mesh import AXES
+from vix_flax.training.parts import forward, gradient_of
 
 SMALL_BYTES = 2**18  # of an array that meets those of other devices faster in company
 # What a backward pass of a model with BatchNorm keeps, on all devices together. In larger steps
 # meetings take little of the time, and XLA's order holds more of what products wait for: FNet2D
 # 384 MiB on each device instead of 257.
-LITTLE_BYTES = {"cpu": 64 * 2**20}  # elsewhere: none
+LITTLE_BYTES = 64 * 2**20
 
 
 def many_copies(mesh: Mesh | None) -> bool:
@@ -50,27 +50,8 @@ def noting_batch_norms() -> Iterator[set[tuple[str, ...]]]:
         yield norms
 
 
-def norms_can_meet(norms: set[tuple[str, ...]], collections: Any) -> bool:
-    """Whether all `batch_stats` are of these; others, such as Flax's, see those of one device."""
-    paths = {path[:-1] for path in flatten_dict(collections.get("batch_stats", {}))}
-    return paths <= norms
-
-
-def better_alone(kept: Any, mesh: Mesh | None) -> bool:
-    """Whether devices are best left alone with their images of a batch in one part.
-
-    Args:
-        kept: as for `vix_flax.training.parts.parts_in_cache`.
-        mesh: the devices.
-    """
-    if not many_copies(mesh):
-        return False
-    little = LITTLE_BYTES.get(mesh.devices.flat[0].platform, 0)
-    return sum(map(bytes_of, jax.tree.leaves(kept))) <= little
-
-
 def on_each_device(gradient: Callable, mesh: Mesh) -> Callable:
-    """What `gradient_in_parts` returned, for a batch of which each device works through its own.
+    """`gradient`, as `gradient_of` returns it, of a batch that each device has some of.
 
     Means over the devices are taken once, at the end. XLA by itself takes them of every part, and
     has each device wait for the slowest every time (measured on two cores: a training step of ViN
@@ -105,3 +86,20 @@ def mean_over_devices(grads: dict) -> dict:
         joined, apart = ravel_pytree([leaves[i][1] for i in places])
         means |= zip(places, apart(jax.lax.pmean(joined, AXES)), strict=True)
     return structure.unflatten(means[i] for i in range(len(leaves)))
+
+
+def gradient_with_norms(loss_of: Callable, mesh: Mesh) -> Callable:
+    """`gradient_of` a batch that BatchNorm reads: each CPU by itself, where little is kept and all
+    norms can meet. Others, such as Flax's, would see one device's images: XLA cuts the step then.
+    """
+
+    def gradient(params, extra, *given):
+        with noting_batch_norms() as norms:
+            finish, kept = forward(loss_of, params, extra, *given)
+        of_norms = {path[:-1] for path in flatten_dict(extra["batch_stats"])}
+        if kept > LITTLE_BYTES or not of_norms <= norms:
+            return finish()
+        # No result of the pass above is used: XLA drops it.
+        return on_each_device(gradient_of(loss_of), mesh)(params, extra, *given)
+
+    return gradient

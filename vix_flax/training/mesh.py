@@ -73,6 +73,11 @@ def make_mesh(text: str | None = None, batch_size: int | None = None) -> Mesh:
     return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
+def platform_of(mesh: Mesh | None) -> str:
+    """Of its devices, such as "cpu"; None: what computes by default."""
+    return jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
+
+
 def state_shardings(tree: Any, mesh: Mesh) -> Any:
     """How each array is cut: along `fsdp`, in its longest dimension that can be, or not at all."""
     return jax.tree.map(lambda x: NamedSharding(mesh, _spec(np.shape(x), mesh.shape["fsdp"])), tree)

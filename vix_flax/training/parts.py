@@ -14,36 +14,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
 
 from vix_flax.array_bytes import bytes_of
 
-KEPT_BYTES = {"cpu": 10 * 2**20}  # of a part, on all devices together; elsewhere: no limit
-PAIRS_BYTES = 40 * 2**20  # of a part of two images on each device: below, one would be too few
-
-
-def parts_in_cache(kept: Any, images: int, least: int, mesh: Mesh | None) -> int:
-    """The fewest parts of a batch of which a backward pass keeps little; `least` on a GPU or TPU.
-
-    Parts of one image on each device are left for those that keep much even so.
-
-    Args:
-        kept: arrays, of the whole batch: what `jax.vjp` returned, or anything with such leaves.
-        images: in the batch.
-        least: parts that there are anyway; their number is a multiple of it.
-        mesh: whose devices must share every part.
-    """
-    devices = 1 if mesh is None else mesh.size
-    platform = jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
-    if platform not in KEPT_BYTES:
-        return least
-    # One device cuts each product for its threads, and needs larger ones.
-    limit = KEPT_BYTES[platform] * (2 if devices == 1 else 1)
-    size = sum(map(bytes_of, jax.tree.leaves(kept)))
-    possible = [n for n in range(least, images + 1, least) if images % (n * devices) == 0]
-    pairs = [n for n in possible if images >= 2 * n * devices and size <= n * PAIRS_BYTES]
-    small = [n for n in pairs or possible if size <= n * limit]
-    return min(small, default=max(pairs or possible, default=least))
+KEPT_BYTES = 5 * 2**20  # of a part, on each of several devices
+PAIRS_BYTES = 20 * 2**20  # of a part of two images: below, one would be too few
+# One device by itself cuts each product for its threads, and needs larger ones.
+KEPT_ALONE_BYTES, PAIRS_ALONE_BYTES = 20 * 2**20, 40 * 2**20
 
 
 def mean_of_images(apply_fn: Callable, objective: Callable) -> bool:
@@ -55,37 +32,129 @@ def mean_of_images(apply_fn: Callable, objective: Callable) -> bool:
     return getattr(objective, "mean_over_images", False) and not reads_mates
 
 
-def each_image_alone(apply_fn: Callable, objective: Callable, collections: Any) -> bool:
-    """Whether the loss of a batch is the mean of its parts': without BatchNorm, too."""
-    return "batch_stats" not in collections and mean_of_images(apply_fn, objective)
+def forward(loss_of: Callable, params: Any, extra: Any, *given: Any) -> tuple[Callable, int]:
+    """The way to the loss: a function that goes back and gives what `gradient_of` does, and how
+    many bytes wait for it, apart from these arguments.
+    """
+    of_params = lambda params: loss_of(params, extra, *given)
+    loss, backward, (metrics, updates) = jax.vjp(of_params, params, has_aux=True)
+    known = {id(x) for x in jax.tree.leaves((params, extra, given))}
+    kept = [x for x in jax.tree.leaves(backward) if id(x) not in known]
+
+    def finish():
+        (grads,) = backward(jnp.ones_like(loss))
+        return (grads, {"loss": loss, **metrics}), {**extra, **updates}
+
+    return finish, sum(map(bytes_of, kept))
 
 
-def gradient_in_parts(loss_of: Callable, parts: int) -> Callable:
-    """A function of a batch that works through it in `parts`, one after the other.
+def gradient_of(loss_of: Callable) -> Callable:
+    """A function of a batch, all of which is seen at once.
 
     Args:
         loss_of: (params, extra, images, labels, key, context) → (loss, (metrics, updates)), the
             updates being those of `extra`.
-        parts: a divisor of the number of images.
 
     Returns:
-        Of the same arguments, ((gradient, metrics with `loss`), extra): means over the parts, and
-        collections as the last part leaves them.
+        Of the same arguments, ((gradient, metrics with `loss`), extra).
     """
-    forward_backward = jax.value_and_grad(loss_of, has_aux=True)
 
-    def gradient(params, extra, images, labels, key, context):
+    def gradient(*given):
+        finish, _ = forward(loss_of, *given)
+        return finish()
+
+    return gradient
+
+
+def gradient_in_parts(gradient: Callable, parts: int) -> Callable:
+    """`gradient`, as `gradient_of` returns it, of parts of a batch, one after the other: means over
+    them, and collections as the last part leaves them. `parts` divides the number of images.
+    """
+    if parts == 1:
+        return gradient
+
+    def of_all(params, extra, images, labels, key, context):
         def part(carried, given):
             grads, extra = carried
-            (loss, (metrics, updates)), more = forward_backward(params, extra, *given, context)
-            grads = jax.tree.map(lambda a, b: a + b / parts, grads, more)
-            return (grads, {**extra, **updates}), {"loss": loss, **metrics}
+            (more, metrics), extra = gradient(params, extra, *given, context)
+            return (jax.tree.map(lambda a, b: a + b / parts, grads, more), extra), metrics
 
         # Every n-th image makes a part: of a batch that is cut, each device keeps its own.
         parted = lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1)
         given = (parted(images), parted(labels), jax.random.split(key, parts))
         zeros = jax.tree.map(jnp.zeros_like, params)
-        (grads, extra), metrics = jax.lax.scan(part, (zeros, extra), given, unroll=parts == 1)
+        (grads, extra), metrics = jax.lax.scan(part, (zeros, extra), given)
         return (grads, jax.tree.map(lambda x: x.mean(axis=0), metrics)), extra
 
+    return of_all
+
+
+class OtherParts(Exception):
+    """Raised while a part is traced: that many would be better."""
+
+    def __init__(self, parts: int):
+        super().__init__(f"{parts} parts would be better")
+        self.parts = parts
+
+
+def gradient_in_cache(loss_of: Callable, least: int, sharing: int, alone: bool) -> Callable:
+    """`gradient_in_parts` of as many as a CPU's caches ask for.
+
+    What a part keeps is known when it is traced, which takes most of a second: the number that is
+    most often right is tried first, and where it is, nothing is traced twice.
+
+    Args:
+        loss_of: as for `gradient_of`; the loss of a batch must be the mean of its parts'.
+        least: parts that there are anyway; their number is a multiple of it.
+        sharing: devices over which XLA cuts what is traced: of a part, each has its share.
+        alone: whether there is but one device.
+    """
+
+    def gradient(params, extra, images, *given):
+        share = len(images) // sharing
+        tried = most_parts(share, least)
+
+        def one(*given):
+            finish, kept = forward(loss_of, *given)
+            parts = parts_in_cache(tried * kept // sharing, share, least, alone)
+            if parts != tried:
+                raise OtherParts(parts)
+            return finish()
+
+        try:
+            return gradient_in_parts(one, tried)(params, extra, images, *given)
+        except OtherParts as other:
+            parts = other.parts
+        return gradient_in_parts(gradient_of(loss_of), parts)(params, extra, images, *given)
+
     return gradient
+
+
+def most_parts(images: int, least: int) -> int:
+    """As many parts of a batch as leave two images together, or else one."""
+    possible = possible_parts(images, least)
+    return max((n for n in possible if images >= 2 * n), default=max(possible, default=least))
+
+
+def parts_in_cache(kept: int, images: int, least: int, alone: bool) -> int:
+    """The fewest parts of which a backward pass keeps little on each device.
+
+    Parts of one image are left for those that keep much even so.
+
+    Args:
+        kept: by the passes of the whole batch, in bytes on each device.
+        images: of the batch, on each device.
+        least, alone: as for `gradient_in_cache`.
+    """
+    limit, of_pairs = KEPT_BYTES, PAIRS_BYTES
+    if alone:
+        limit, of_pairs = KEPT_ALONE_BYTES, PAIRS_ALONE_BYTES
+    possible = possible_parts(images, least)
+    pairs = [n for n in possible if images >= 2 * n and kept <= n * of_pairs]
+    small = [n for n in pairs or possible if kept <= n * limit]
+    return min(small, default=max(pairs or possible, default=least))
+
+
+def possible_parts(images: int, least: int) -> list[int]:
+    """Numbers of equal parts, multiples of `least`."""
+    return [n for n in range(least, images + 1, least) if images % n == 0]

@@ -18,6 +18,7 @@ import jax
 
 from vix_flax.array_bytes import bytes_of, largest_array, most_held
 from vix_flax.host_memory import give_back_freed_memory, keep_freed_blocks
+from vix_flax.training.mesh import platform_of
 from vix_flax.training.state import TrainState
 from vix_flax.training.step import train_step
 
@@ -69,10 +70,8 @@ def compile_frugally(
         mesh: the devices; None: there is one.
     """
     lowered = traced.lower()
-    platform, devices = jax.default_backend(), 1
-    if mesh is not None:
-        platform, devices = mesh.devices.flat[0].platform, mesh.size
-    many = MANY_BYTES.get(platform)
+    devices = 1 if mesh is None else mesh.size
+    many = MANY_BYTES.get(platform_of(mesh))
     if many is None or most_held(traced.jaxpr) // devices <= many:
         compiled = lowered.compile()
         give_back_freed_memory()

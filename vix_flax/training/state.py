@@ -11,7 +11,7 @@ from flax import linen as nn
 from flax.training import train_state
 from jax.sharding import Mesh
 
-from vix_flax.training.mesh import keep_cut
+from vix_flax.training.mesh import keep_cut, platform_of
 from vix_flax.training.optimizer import evaluated_params
 
 STATIC = (2, 3, 4, 5, 6)  # of `_create`'s arguments: all but the arrays
@@ -86,9 +86,7 @@ class StateProgram:
     @cached_property
     def compiled(self) -> jax.stages.Compiled:
         """The program; compiling takes seconds, the first time that it is asked for."""
-        mesh = self._given[-1]
-        platform = jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
-        return self._lowered.compile(COMPILED_ONCE.get(platform))
+        return self._lowered.compile(COMPILED_ONCE.get(platform_of(self._given[-1])))
 
     def __call__(self) -> TrainState:
         """The state."""

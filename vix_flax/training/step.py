@@ -10,20 +10,18 @@ import optax
 from jax.sharding import Mesh
 
 from vix_flax.training.data_parallel import (
-    better_alone,
+    gradient_with_norms,
     many_copies,
-    norms_can_meet,
-    noting_batch_norms,
     on_each_device,
 )
 from vix_flax.training.loss import cross_entropy
-from vix_flax.training.mesh import keep_cut, keep_whole
+from vix_flax.training.mesh import keep_cut, keep_whole, platform_of
 from vix_flax.training.objective import Classify, OwnLoss
 from vix_flax.training.parts import (
-    each_image_alone,
+    gradient_in_cache,
     gradient_in_parts,
+    gradient_of,
     mean_of_images,
-    parts_in_cache,
 )
 from vix_flax.training.state import TrainState
 
@@ -103,27 +101,18 @@ def _learn(state, images, labels, *, augment, mix, objective, ema_decay, accumul
         rngs = {"dropout": dropout_key}
         return objective(state.apply_fn, {"params": params, **extra}, images, labels, rngs, context)
 
-    parts, given = accumulate, (state.extra, images, labels, dropout_key, context)
-    divisible = each_image_alone(state.apply_fn, objective, state.extra)
-    if divisible or parts == 1:
-        whole = lambda params: loss_of(params, *given)
-        with noting_batch_norms() as norms:
-            loss, backward, (metrics, updates) = jax.vjp(whole, state.params, has_aux=True)
-    by_device = False
-    if divisible:
-        parts = parts_in_cache(backward, len(images), accumulate, mesh)
-        by_device = parts > accumulate and many_copies(mesh)
-    elif parts == 1 and mean_of_images(state.apply_fn, objective):
-        by_device = norms_can_meet(norms, state.extra) and better_alone(backward, mesh)
-    if parts == 1 and not by_device:
-        (grads,) = backward(jnp.ones_like(loss))
-        extra = {**state.extra, **updates}
-    else:  # no result of the pass above is used: XLA drops it
-        gradient = gradient_in_parts(loss_of, parts)
-        if by_device:
-            gradient = on_each_device(gradient, mesh)
-        (grads, metrics), extra = gradient(state.params, *given)
-        loss = metrics.pop("loss")
+    gradient = gradient_in_parts(gradient_of(loss_of), accumulate)
+    if platform_of(mesh) == "cpu" and mean_of_images(state.apply_fn, objective):
+        devices, copies = 1 if mesh is None else mesh.size, many_copies(mesh)
+        if "batch_stats" not in state.extra:
+            sharing = 1 if copies else devices
+            gradient = gradient_in_cache(loss_of, accumulate, sharing, alone=devices == 1)
+            gradient = on_each_device(gradient, mesh) if copies else gradient
+        elif copies and accumulate == 1:
+            gradient = gradient_with_norms(loss_of, mesh)
+    given = (state.params, state.extra, images, labels, dropout_key, context)
+    (grads, metrics), extra = gradient(*given)
+    loss = metrics.pop("loss")
     squares = jnp.stack([jnp.square(leaf).sum() for leaf in jax.tree.leaves(grads)])
     bad = ~jnp.isfinite(squares)
     metrics = {
