@@ -11,8 +11,8 @@ from vix_flax.training.parts import (
     gradient_in_cache,
     gradient_in_parts,
     gradient_of,
+    likely_parts,
     mean_of_images,
-    most_parts,
     parts_in_cache,
 )
 
@@ -59,8 +59,10 @@ def test_two_images_stay_together_unless_they_keep_much(limit, size, of_pairs, l
     ("images", "least", "expected"),
     [(12, 1, 6), (12, 4, 4), (12, 12, 12), (2, 1, 1), (1, 1, 1), (9, 1, 3), (5, 2, 2)],
 )
-def test_as_many_parts_as_leave_two_images_together(images, least, expected):
-    assert most_parts(images, least) == expected
+def test_two_images_a_part_are_tried_first_but_all_of_a_small_model(limit, images, least, expected):
+    limit(1000)
+    assert likely_parts(1001, images, least) == expected
+    assert likely_parts(1000 // images, images, least) == least
 
 
 def loss_of(params, extra, images, labels, key, context):
@@ -71,7 +73,7 @@ def loss_of(params, extra, images, labels, key, context):
 
 def given(images=12):
     pixels = jax.random.normal(jax.random.key(0), (images, 10))
-    return jnp.ones(()), {"seen": 0}, pixels, jnp.ones(images), jax.random.key(0), 3.0
+    return jnp.ones(10), {"seen": 0}, pixels, jnp.ones(images), jax.random.key(0), 3.0
 
 
 def test_what_is_kept_is_counted_without_what_was_given():
@@ -80,7 +82,8 @@ def test_what_is_kept_is_counted_without_what_was_given():
     (grad, metrics), extra = finish()
     params, *others = given()
     value, expected = jax.value_and_grad(lambda params: loss_of(params, *others)[0])(params)
-    assert (grad, metrics["loss"], extra["seen"]) == (pytest.approx(expected), value, 12)
+    np.testing.assert_allclose(grad, expected, rtol=1e-5)
+    assert (metrics["loss"], extra["seen"]) == (value, 12)
 
 
 @pytest.mark.parametrize("parts", [1, 3, 12])
@@ -94,7 +97,7 @@ def test_parts_have_the_mean_gradient_and_leave_the_last_collections(parts):
 
 @pytest.mark.parametrize(
     ("images_kept", "sharing", "seen"),
-    [(2, 1, [2]), (3, 1, [2, 3]), (12, 1, [2, 12]), (0.5, 1, [2]), (1, 2, [4, 2]), (2, 2, [4])],
+    [(2, 1, [2]), (3, 1, [2, 3]), (12, 1, [12]), (0.5, 1, [2]), (1, 2, [4, 2]), (2, 2, [4])],
 )
 def test_of_the_right_parts_nothing_is_traced_twice(limit, images_kept, sharing, seen):
     _, kept = forward(loss_of, *given(12))

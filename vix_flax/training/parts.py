@@ -100,8 +100,8 @@ class OtherParts(Exception):
 def gradient_in_cache(loss_of: Callable, least: int, sharing: int, alone: bool) -> Callable:
     """`gradient_in_parts` of as many as a CPU's caches ask for.
 
-    What a part keeps is known when it is traced, which takes most of a second: the number that is
-    most often right is tried first, and where it is, nothing is traced twice.
+    What a part keeps is known when it is traced, which takes most of a second: a guess is tried
+    first, and where it is right, nothing is traced twice.
 
     Args:
         loss_of: as for `gradient_of`; the loss of a batch must be the mean of its parts'.
@@ -112,7 +112,7 @@ def gradient_in_cache(loss_of: Callable, least: int, sharing: int, alone: bool) 
 
     def gradient(params, extra, images, *given):
         share = len(images) // sharing
-        tried = most_parts(share, least)
+        tried = likely_parts(sum(map(bytes_of, jax.tree.leaves(params))), share, least)
 
         def one(*given):
             finish, kept = forward(loss_of, *given)
@@ -130,8 +130,16 @@ def gradient_in_cache(loss_of: Callable, least: int, sharing: int, alone: bool) 
     return gradient
 
 
-def most_parts(images: int, least: int) -> int:
-    """As many parts of a batch as leave two images together, or else one."""
+def likely_parts(size: int, images: int, least: int) -> int:
+    """Two images a part (one, if there must be), but all at once if a model is small.
+
+    Args:
+        size: of the parameters, in bytes: an image of 65 tokens keeps about as much.
+        images: of the batch, on each device.
+        least: as for `gradient_in_cache`.
+    """
+    if images * size <= KEPT_BYTES:
+        return least
     possible = possible_parts(images, least)
     return max((n for n in possible if images >= 2 * n), default=max(possible, default=least))
 
