@@ -50,7 +50,9 @@ def test_of_many_devices_all_hold_something():
     assert held(inside, KIB) == 2048
 
 
-@pytest.mark.parametrize("name", ["vit", "cvt_cifar", "fnet2d"])
+@pytest.mark.parametrize(
+    "name", ["vit", "fnet2d", pytest.param("cvt_cifar", marks=pytest.mark.slow)]
+)
 def test_xla_needs_about_as_much(name):
     model = tiny(name)
     img = images(model)

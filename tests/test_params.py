@@ -60,16 +60,16 @@ def build(variant, config):
     return cls(**fields)
 
 
-def rows():
+def rows(table, variant, name):
     """Every row; those of a variant beyond its first are marked slow."""
     seen = collections.Counter()
-    for row in ROWS:
-        seen[row["variant"]] += 1
-        marks = pytest.mark.slow if seen[row["variant"]] > 1 else ()
-        yield pytest.param(row, id=f"{row['variant']}-{row['name']}", marks=marks)
+    for row in table:
+        seen[row[variant]] += 1
+        marks = pytest.mark.slow if seen[row[variant]] > 1 else ()
+        yield pytest.param(row, id=f"{row[variant]}-{row[name]}", marks=marks)
 
 
-@pytest.mark.parametrize("row", list(rows()))
+@pytest.mark.parametrize("row", rows(ROWS, "variant", "name"))
 def test_count_equals_the_published_one(row):
     model = build(row["variant"], row["config"])
     assert count(model) == row["params"]
@@ -81,7 +81,7 @@ def count(model):
     return vix.count_params(variables)
 
 
-@pytest.mark.parametrize("row", PACKAGE_ROWS, ids=lambda row: f"{row['model']}-{row['origin']}")
+@pytest.mark.parametrize("row", rows(PACKAGE_ROWS, "model", "origin"))
 def test_count_equals_that_of_vit_pytorch(row):
     name, config = row["model"], row["config"]
     if name == "nystromformer(alone)":

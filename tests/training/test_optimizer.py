@@ -196,7 +196,13 @@ def test_a_stage_begins_with_its_convolution():
     assert len(set(values)) == len(order)
 
 
-@pytest.mark.parametrize("name", vix.list_models())
+@pytest.mark.parametrize(
+    "name",
+    [  # of two sizes of one model, the larger is slow
+        pytest.param(name, marks=pytest.mark.slow if f"{name}_cifar" in vix.list_models() else ())
+        for name in vix.list_models()
+    ],
+)
 def test_every_model_learns_slowest_at_the_image(name):
     scales = scales_of(vix.create_model(name))
     last = max(min(scales[part]) for part in scales if part.startswith(("head", "classifier")))
