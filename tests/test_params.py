@@ -69,7 +69,7 @@ def rows(table, variant, name):
         yield pytest.param(row, id=f"{row[variant]}-{row[name]}", marks=marks)
 
 
-@pytest.mark.parametrize("row", rows(ROWS, "variant", "name"))
+@pytest.mark.parametrize("row", list(rows(ROWS, "variant", "name")))
 def test_count_equals_the_published_one(row):
     model = build(row["variant"], row["config"])
     assert count(model) == row["params"]
@@ -81,7 +81,7 @@ def count(model):
     return vix.count_params(variables)
 
 
-@pytest.mark.parametrize("row", rows(PACKAGE_ROWS, "model", "origin"))
+@pytest.mark.parametrize("row", list(rows(PACKAGE_ROWS, "model", "origin")))
 def test_count_equals_that_of_vit_pytorch(row):
     name, config = row["model"], row["config"]
     if name == "nystromformer(alone)":
