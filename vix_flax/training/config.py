@@ -68,8 +68,9 @@ class TrainConfig:
     distill_temperature: float = 1.0
 
     def __post_init__(self):
+        hints = get_type_hints(type(self))
         for spec in dataclasses.fields(self):
-            self._check_type(spec.name, get_type_hints(type(self))[spec.name])
+            self._check_type(spec.name, hints[spec.name])
         for name in ("epochs", "batch_size", "grad_accum_steps", "steps_at_once", "lr", "keep"):
             self._require(name, getattr(self, name) > 0, "positive")
         for name in ("min_lr", "warmup_epochs", "weight_decay", "crop_padding", "seed"):
