@@ -96,24 +96,45 @@ def test_parts_have_the_mean_gradient_and_leave_the_last_collections(parts):
 
 
 @pytest.mark.parametrize(
-    ("images_kept", "sharing", "seen"),
-    [(2, 1, [2]), (3, 1, [2, 3]), (12, 1, [12]), (0.5, 1, [2]), (1, 2, [4, 2]), (2, 2, [4])],
+    ("images_kept", "devices", "seen"),
+    [(2, 1, [2]), (3, 1, [2, 3]), (12, 1, [2, 12]), (0.5, 1, [2]), (1, 2, [4, 2]), (2, 2, [4])],
 )
-def test_of_the_right_parts_nothing_is_traced_twice(limit, images_kept, sharing, seen):
+def test_of_the_right_parts_nothing_is_traced_twice(limit, images_kept, devices, seen):
+    """A device that is alone keeps four times as much."""
     _, kept = forward(loss_of, *given(12))
     pairs = 0 if images_kept == 1 else kept  # a part of one image may be chosen, or not
-    limit(images_kept * kept / 12 * 1.01, pairs)
+    limit(images_kept * kept / 12 * 1.01 / (4 if devices == 1 else 1), pairs)
     traced = []
 
     def watched(params, extra, images, *others):
         traced.append(len(images))
         return loss_of(params, extra, images, *others)
 
-    gradient = gradient_in_cache(watched, least=1, sharing=sharing, alone=False)
+    gradient = gradient_in_cache(watched, least=1, devices=devices)
     (grad, _), _ = gradient(*given())
     assert traced == seen
     (expected, _), _ = gradient_of(loss_of)(*given())
     np.testing.assert_allclose(grad, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"), [(500, [12]), (400, [12, "alone", 6]), (50, ["alone", 4, "alone", 2])]
+)
+def test_devices_are_alone_with_several_parts_only(limit, size, expected):
+    """In one, all together draw dropout as a single device does."""
+    limit(size)
+    seen = []
+
+    def each(gradient):
+        seen.append("alone")
+        return gradient
+
+    def watched(params, extra, images, *others):
+        seen.append(len(images))
+        return loss_of(params, extra, images, *others)
+
+    gradient_in_cache(watched, least=1, devices=2, each=each)(*given())
+    assert seen == expected
 
 
 def test_a_loss_is_the_mean_of_its_images_unless_they_read_their_mates():

@@ -97,7 +97,9 @@ class OtherParts(Exception):
         self.parts = parts
 
 
-def gradient_in_cache(loss_of: Callable, least: int, sharing: int, alone: bool) -> Callable:
+def gradient_in_cache(
+    loss_of: Callable, least: int, devices: int, each: Callable | None = None
+) -> Callable:
     """`gradient_in_parts` of as many as a CPU's caches ask for.
 
     What a part keeps is known when it is traced, which takes most of a second: a guess is tried
@@ -106,26 +108,33 @@ def gradient_in_cache(loss_of: Callable, least: int, sharing: int, alone: bool) 
     Args:
         loss_of: as for `gradient_of`; the loss of a batch must be the mean of its parts'.
         least: parts that there are anyway; their number is a multiple of it.
-        sharing: devices over which XLA cuts what is traced: of a part, each has its share.
-        alone: whether there is but one device.
+        devices: that share the batch.
+        each: a gradient → one of which each device works through its images by itself, which pays
+            if there are more parts; None: XLA cuts what is traced.
     """
 
-    def gradient(params, extra, images, *given):
-        share = len(images) // sharing
-        tried = likely_parts(sum(map(bytes_of, jax.tree.leaves(params))), share, least)
+    def in_parts(parts, share, look):
+        by_device = each is not None and parts > least
+        sharing = 1 if by_device else devices
 
         def one(*given):
             finish, kept = forward(loss_of, *given)
-            parts = parts_in_cache(tried * kept // sharing, share, least, alone)
-            if parts != tried:
-                raise OtherParts(parts)
+            better = parts_in_cache(parts * kept // sharing, share, least, alone=devices == 1)
+            if look and better != parts:
+                raise OtherParts(better)
             return finish()
 
+        gradient = gradient_in_parts(one, parts)
+        return each(gradient) if by_device else gradient
+
+    def gradient(params, extra, images, *given):
+        share = len(images) // devices
+        parts = likely_parts(sum(map(bytes_of, jax.tree.leaves(params))), share, least)
         try:
-            return gradient_in_parts(one, tried)(params, extra, images, *given)
-        except OtherParts as other:
-            parts = other.parts
-        return gradient_in_parts(gradient_of(loss_of), parts)(params, extra, images, *given)
+            return in_parts(parts, share, look=True)(params, extra, images, *given)
+        except OtherParts as better:
+            parts = better.parts
+        return in_parts(parts, share, look=False)(params, extra, images, *given)
 
     return gradient
 
@@ -152,7 +161,8 @@ def parts_in_cache(kept: int, images: int, least: int, alone: bool) -> int:
     Args:
         kept: by the passes of the whole batch, in bytes on each device.
         images: of the batch, on each device.
-        least, alone: as for `gradient_in_cache`.
+        least: as for `gradient_in_cache`.
+        alone: whether there is but one device.
     """
     limit, of_pairs = KEPT_BYTES, PAIRS_BYTES
     if alone:

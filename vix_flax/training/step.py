@@ -103,11 +103,11 @@ def _learn(state, images, labels, *, augment, mix, objective, ema_decay, accumul
 
     gradient = gradient_in_parts(gradient_of(loss_of), accumulate)
     if platform_of(mesh) == "cpu" and mean_of_images(state.apply_fn, objective):
-        devices, copies = 1 if mesh is None else mesh.size, many_copies(mesh)
+        copies = many_copies(mesh)
         if "batch_stats" not in state.extra:
-            sharing = 1 if copies else devices
-            gradient = gradient_in_cache(loss_of, accumulate, sharing, alone=devices == 1)
-            gradient = on_each_device(gradient, mesh) if copies else gradient
+            devices = 1 if mesh is None else mesh.size
+            each = partial(on_each_device, mesh=mesh) if copies else None
+            gradient = gradient_in_cache(loss_of, accumulate, devices, each)
         elif copies and accumulate == 1:
             gradient = gradient_with_norms(loss_of, mesh)
     given = (state.params, state.extra, images, labels, dropout_key, context)
