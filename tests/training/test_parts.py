@@ -118,7 +118,7 @@ def test_of_the_right_parts_nothing_is_traced_twice(limit, images_kept, devices,
 
 
 @pytest.mark.parametrize(
-    ("size", "expected"), [(500, [12]), (400, [12, "alone", 6]), (50, ["alone", 4, "alone", 2])]
+    ("size", "expected"), [(1000, [12]), (400, [12, "alone", 6]), (50, ["alone", 4, "alone", 2])]
 )
 def test_devices_are_alone_with_several_parts_only(limit, size, expected):
     """In one, all together draw dropout as a single device does."""
