@@ -1,6 +1,6 @@
 """The residual wiring of a mixer and an MLP."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 from flax import linen as nn
@@ -31,6 +31,8 @@ class Block(nn.Module):
     norm: ModuleDef = LayerNorm
     mlp: ModuleDef = Mlp
     dtype: Any = None
+
+    stands_alone: ClassVar[bool] = True  # its parts are its own: see `training/blocks_once.py`
 
     @nn.compact
     def __call__(

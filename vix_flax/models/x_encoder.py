@@ -4,7 +4,7 @@ RealFormer (He et al. 2020, arXiv:2012.11747) and GLU variants (Shazeer 2020, ar
 `encoder(x, train=False)`: (b, n, dim) -> (b, n, dim)
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -50,6 +50,8 @@ class EncoderBlock(nn.Module):
     attn_dropout: float = 0.0
     ff_dropout: float = 0.0
     dtype: Any = None
+
+    stands_alone: ClassVar[bool] = True  # its parts are its own: see `training/blocks_once.py`
 
     @nn.compact
     def __call__(

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from vix_flax.training.blocks_once import blocks_traced_once
 from vix_flax.training.loss import accuracy, cross_entropy
 
 Outputs = tuple[jax.Array, tuple[dict, dict]]
@@ -26,6 +27,7 @@ class Classify:
 
     mean_over_images: ClassVar[bool] = True
 
+    @blocks_traced_once()
     def __call__(self, apply_fn, variables, images, labels, rngs, context=None) -> Outputs:
         """The loss, `accuracy`, and updated collections."""
         logits, updates = apply_fn(

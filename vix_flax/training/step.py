@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
+from vix_flax.training.blocks_once import blocks_traced_once
 from vix_flax.training.data_parallel import (
     gradient_with_norms,
     many_copies,
@@ -148,7 +149,8 @@ def eval_step(
         augment: called without a key: it only normalises.
         mesh: as for `train_step`.
     """
-    logits = apply_fn(variables, augment(batch["image"]))
+    with blocks_traced_once():
+        logits = apply_fn(variables, augment(batch["image"]))
     predicted = logits.argmax(axis=-1)
     label, mask = batch["label"], batch["mask"]
     classes = logits.shape[-1]
