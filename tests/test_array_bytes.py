@@ -43,6 +43,11 @@ def test_a_loops_body_is_held_beside_what_is_around_it():
     assert held(loop, KIB) == 1024 + 1024 + 2048  # y, the result, two inside
 
 
+def test_a_jitted_functions_result_is_held_once():
+    called = jax.jit(lambda x: jnp.sin(jnp.sin(jnp.sin(x))))
+    assert held(lambda x: jnp.sin(called(x)), KIB) == 2048
+
+
 def test_of_many_devices_all_hold_something():
     mesh = Mesh(jax.devices()[:1], "x")
     inside = jax.shard_map(jnp.sin, mesh=mesh, in_specs=PartitionSpec("x"),
