@@ -9,6 +9,8 @@ import pytest
 FLAGS = ["--xla_backend_optimization_level=0", "--xla_llvm_disable_expensive_passes=true"]
 # One device, whichever test comes first: the commands would ask for one a core.
 FLAGS.append("--xla_force_host_platform_device_count=1")
+# The two workers have all cores: one program is not for several threads to share.
+FLAGS.append("--xla_cpu_parallel_codegen_split_count=1")
 # The older emitters compile in two thirds of the time; later versions know no such flag.
 if version("jaxlib").startswith("0.10."):
     FLAGS.append("--xla_cpu_use_fusion_emitters=false")
@@ -18,6 +20,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     COMPILED = tempfile.TemporaryDirectory(prefix="vix_flax-")
     os.environ["JAX_COMPILATION_CACHE_DIR"] = COMPILED.name
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+os.environ["JAX_TRACEBACK_IN_LOCATIONS_LIMIT"] = "0"  # a tenth of the time for lines nobody reads
 os.environ["TFDS_DATA_DIR"] = "no data sets here"  # whatever this machine has
 
 # The files that take longest start first, so that two workers finish together.
