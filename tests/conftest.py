@@ -1,5 +1,6 @@
 """Tests compile many tiny models: optimizing machine code would cost more than it saves."""
 
+import gc
 import os
 import tempfile
 from importlib.metadata import version
@@ -21,6 +22,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = COMPILED.name
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 os.environ["JAX_TRACEBACK_IN_LOCATIONS_LIMIT"] = "0"  # a tenth of the time for lines nobody reads
+gc.set_threshold(20_000, 50, 100)  # tracing makes many objects; looking through them is a tenth
 os.environ["TFDS_DATA_DIR"] = "no data sets here"  # whatever this machine has
 
 # The files that take longest start first, so that two workers finish together.
