@@ -46,9 +46,7 @@ def kernel_attention(q: jax.Array, k: jax.Array, v: jax.Array, epsilon: float = 
     h, dtype = q.shape[1], v.dtype
     k = jnp.broadcast_to(k, (k.shape[0], h, *k.shape[2:]))
     v = jnp.broadcast_to(v, (*v.shape[:2], h, v.shape[-1])).swapaxes(1, 2).astype(jnp.float32)
-    # A product, too: beside a sum XLA would form the keys' features twice.
-    sums = sum_over_tokens(k, jnp.ones((*k.shape[:-1], 1), jnp.float32))
-    normaliser = (q @ sums)[..., 0] + epsilon
+    normaliser = jnp.einsum("bhnr,bhr->bhn", q, k.sum(axis=2)) + epsilon
     out = q @ sum_over_tokens(k, v) * along_rows(1 / normaliser, v.shape[-1])
     return out.swapaxes(1, 2).astype(dtype)
 
