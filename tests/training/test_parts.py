@@ -117,24 +117,27 @@ def test_of_the_right_parts_nothing_is_traced_twice(limit, images_kept, devices,
     np.testing.assert_allclose(grad, expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("size", "expected"), [(1000, [12]), (400, [12, "alone", 6]), (50, ["alone", 4, "alone", 2])]
-)
-def test_devices_are_alone_with_several_parts_only(limit, size, expected):
+@pytest.mark.parametrize(("share", "images"), [(1.1, 12), (0.6, 3), (0.1, 1)])
+def test_devices_are_alone_with_several_parts_only(limit, share, images):
     """In one, all together draw dropout as a single device does."""
-    limit(size)
+    _, kept = forward(loss_of, *given())
+    limit(share * kept / 2)
     seen = []
 
     def each(gradient):
-        seen.append("alone")
-        return gradient
+        def of_one_device(params, extra, images, labels, *others):
+            seen.append("alone")
+            return gradient(params, extra, images[::2], labels[::2], *others)
+
+        return of_one_device
 
     def watched(params, extra, images, *others):
         seen.append(len(images))
         return loss_of(params, extra, images, *others)
 
     gradient_in_cache(watched, least=1, devices=2, each=each)(*given())
-    assert seen == expected
+    assert seen[-1] == images
+    assert (seen[-2:-1] == ["alone"]) == (images < 12)
 
 
 def test_a_loss_is_the_mean_of_its_images_unless_they_read_their_mates():
