@@ -65,7 +65,8 @@ def test_a_scans_body_counts_as_often_as_it_runs_and_the_larger_branch_once():
 
 
 def test_a_mapped_function_counts_on_every_device():
-    mesh, cut = jax.sharding.AbstractMesh((4,), ("data",)), jax.P("data")
+    auto = (jax.sharding.AxisType.Auto,)
+    mesh, cut = jax.sharding.AbstractMesh((4,), ("data",), axis_types=auto), jax.P("data")
     mapped = jax.shard_map(lambda x: x @ x.T @ x, mesh=mesh, in_specs=cut, out_specs=cut)
     assert flops_of(mapped, (12, 5)) == 4 * 2 * (2 * 3 * 5 * 3)
 
