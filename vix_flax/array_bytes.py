@@ -44,10 +44,10 @@ def most_held(jaxpr: Any) -> int:
         inside = max(map(most_held, inner_jaxprs(eqn)), default=0)
         if eqn.primitive.name == "shard_map":  # its shapes are those of one device
             inside *= eqn.params["mesh"].size
-        given_back = sum(map(_bytes, eqn.outvars))
-        if eqn.primitive.name == "jit":  # its results are among what is inside
-            inside = max(0, inside - given_back)
-        held += given_back
+        results = sum(map(_bytes, eqn.outvars))
+        if eqn.primitive.name == "jit":  # they are among what is inside
+            inside = max(0, inside - results)
+        held += results
         most = max(most, held + inside)
         gone = {v for v in _variables((*eqn.invars, *eqn.outvars)) if last_use[v] == i} - given
         held -= sum(map(_bytes, gone))
